@@ -1,0 +1,105 @@
+//! Where the arithmetic runs: which device, which kernels, how many threads.
+
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use crate::error::{Error, Result, quote};
+use crate::kernels::{self, Kernels, Pool};
+
+/// A device as a user names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor: the default, and always there.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by its index; needs a build with the feature `cuda`.
+    Cuda(usize),
+    /// An Apple GPU; needs a build with the feature `metal`.
+    Metal,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(DeviceChoice::Cpu),
+            None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+            None if text == "metal" => Ok(DeviceChoice::Metal),
+            Some(("cuda", index)) => index.parse().map(DeviceChoice::Cuda).map_err(|_| format!("expected a GPU's index after `cuda:`, found `{index}`")),
+            _ => Err("expected `cpu`, `cuda`, `cuda:N` or `metal`".to_owned()),
+        }
+    }
+}
+
+/// Everything that a layer needs to know of the machine; cheap to clone.
+#[derive(Clone)]
+pub struct Compute {
+    /// candle's device: where tensors live.
+    pub device: Device,
+    /// Our kernels on the processor. `None` sends the same work through candle's own operations: on a GPU, and with
+    /// `FIRESIDE_KERNELS=candle` as an independent reference on the processor.
+    pub kernels: Option<&'static Kernels>,
+    /// The threads that kernels run on.
+    pub pool: Arc<Pool>,
+}
+
+impl Compute {
+    /// Opens `choice` with `threads` threads (all that the process may use when `None`).
+    pub fn open(choice: DeviceChoice, threads: Option<NonZeroUsize>) -> Result<Compute> {
+        let pool = Pool::new(threads).map_err(|error| Error::Device {
+            problem: format!("cannot start the threads: {error}"),
+            hint: "ask for fewer with `--threads`".to_owned(),
+        })?;
+        let device = open_device(choice)?;
+        let kernels = if device.is_cpu() { chosen_kernels()? } else { None };
+        Ok(Compute { device, kernels, pool: Arc::new(pool) })
+    }
+
+    /// What runs here, for messages: `cpu (avx512, 2 threads)`.
+    pub fn describe(&self) -> String {
+        match (&self.device, self.kernels) {
+            (Device::Cpu, Some(kernels)) => format!("cpu ({}, {})", kernels.name(), count(self.pool.threads(), "thread")),
+            (Device::Cpu, None) => "cpu (candle's operations)".to_owned(),
+            (Device::Cuda(_), _) => "cuda".to_owned(),
+            (Device::Metal(_), _) => "metal".to_owned(),
+        }
+    }
+}
+
+fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The environment's choice of kernels, or the best that this processor runs.
+fn chosen_kernels() -> Result<Option<&'static Kernels>> {
+    let named = std::env::var("FIRESIDE_KERNELS").ok();
+    match named.as_deref() {
+        Some("candle") => Ok(None),
+        name => kernels::select(name).map(Some).map_err(|error| Error::Device {
+            problem: format!("`FIRESIDE_KERNELS` is {}: {error}", quote(name.unwrap_or_default())),
+            hint: "unset it to let the processor decide; `candle` runs candle's own operations".to_owned(),
+        }),
+    }
+}
+
+fn open_device(choice: DeviceChoice) -> Result<Device> {
+    let absent = |name: &str| Error::Device {
+        problem: format!("this build cannot use `{name}`"),
+        hint: format!("build with `--features {name}`, or use `--device cpu`"),
+    };
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => Err(absent("cuda")),
+        DeviceChoice::Metal if !cfg!(feature = "metal") => Err(absent("metal")),
+        DeviceChoice::Cuda(index) => Device::new_cuda(index).map_err(|error| unusable("cuda", &error)),
+        DeviceChoice::Metal => Device::new_metal(0).map_err(|error| unusable("metal", &error)),
+    }
+}
+
+fn unusable(name: &str, error: &candle_core::Error) -> Error {
+    Error::Device { problem: format!("cannot open the device `{name}`: {error}"), hint: "use `--device cpu`".to_owned() }
+}

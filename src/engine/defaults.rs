@@ -1,0 +1,180 @@
+//! What a model says of how it wants to be sampled, and what the pipeline says where the model is silent.
+//!
+//! Layers, each over the one before: the pipeline's defaults; generation_config.json, or config.json's own fields where
+//! that file is absent; config.json's `task_specific_params` for text generation; the user's settings.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Sampling;
+use crate::error::{Error, Result, quote};
+
+/// A model's own settings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ModelDefaults {
+    layers: Vec<Map<String, Value>>,
+    /// Entries that this engine does not know and that would have changed the text.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Settings of which a later layer's one replaces an earlier layer's other.
+const RIVALS: [(&str, &str); 2] = [("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")];
+
+/// Entries of a generation_config.json that change no text: bookkeeping, special tokens that a prompt does not need,
+/// caches, and what a decoder-only model cannot use.
+const WITHOUT_EFFECT: &[&str] = &[
+    "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation",
+    "compile_config", "continuous_batching_config", "decoder_start_token_id", "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "is_assistant", "low_memory", "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions", "output_hidden_states", "output_logits",
+    "output_scores", "pad_token_id", "prefill_chunk_size", "return_dict_in_generate", "return_legacy_cache", "target_lookbehind", "transformers_version",
+    "use_cache",
+];
+
+/// Entries that would change the text, with the values at which they do not.
+const UNSUPPORTED: &[(&str, &[f64])] = &[
+    ("constraints", &[]), ("diversity_penalty", &[0.0]), ("dola_layers", &[]), ("force_words_ids", &[]), ("guidance_scale", &[1.0]), ("num_beam_groups", &[1.0]),
+    ("penalty_alpha", &[0.0]), ("remove_invalid_values", &[]), ("watermarking_config", &[]),
+];
+
+impl ModelDefaults {
+    /// Reads what the model's files say.
+    pub(super) fn read(config: (&Path, &Value), generation: Option<(&Path, &Value)>) -> Result<ModelDefaults> {
+        let mut defaults = ModelDefaults::default();
+        match generation {
+            Some((path, json)) => {
+                let object = json.as_object().ok_or_else(|| Error::file(path, "expected a JSON object", "the file is damaged; copy it again"))?;
+                defaults.push(path, object, Strictness::WarnOfUnknown)?;
+            }
+            None => {
+                if let Some(object) = config.1.as_object() {
+                    defaults.push(config.0, object, Strictness::KnownOnly)?;
+                }
+            }
+        }
+        if let Some(object) = config.1["task_specific_params"]["text-generation"].as_object() {
+            defaults.push(config.0, object, Strictness::WarnOfUnknown)?;
+        }
+        Ok(defaults)
+    }
+
+    fn push(&mut self, path: &Path, object: &Map<String, Value>, strictness: Strictness) -> Result<()> {
+        let known = known_settings();
+        let mut layer = Map::new();
+        for (name, value) in object {
+            if value.is_null() {
+                continue;
+            }
+            if known.contains_key(name) {
+                if let Err(error) = Sampling::deserialize(&json!({ name: value })) {
+                    return Err(Error::file(path, format!("{}: {error}", quote(name)), "correct the file, or remove the entry"));
+                }
+                layer.insert(name.clone(), value.clone());
+            } else if strictness == Strictness::WarnOfUnknown && has_effect(name, value) {
+                self.warnings.push(format!("{} in {} is not supported and has no effect", quote(name), quote(&path.display().to_string())));
+            }
+        }
+        self.layers.push(layer);
+        Ok(())
+    }
+
+    /// The model's settings under the user's.
+    pub(super) fn under(&self, user: &Sampling) -> Sampling {
+        let mut merged = Map::new();
+        let user = settings_of(user);
+        for layer in [&pipeline_defaults()].into_iter().chain(&self.layers).chain([&user]) {
+            for (a, b) in RIVALS {
+                match (layer.contains_key(a), layer.contains_key(b)) {
+                    (true, false) => drop(merged.remove(b)),
+                    (false, true) => drop(merged.remove(a)),
+                    _ => {}
+                }
+            }
+            merged.extend(layer.clone());
+        }
+        Sampling::deserialize(Value::Object(merged)).expect("every layer was a Sampling or was checked to be one")
+    }
+
+    /// The model's settings alone, for `info`.
+    pub(super) fn of_the_model(&self) -> Map<String, Value> {
+        self.layers.iter().flat_map(|layer| layer.clone()).collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Strictness {
+    /// A file of settings: what is unknown is worth a word.
+    WarnOfUnknown,
+    /// config.json, where settings stand among everything else.
+    KnownOnly,
+}
+
+fn has_effect(name: &str, value: &Value) -> bool {
+    if name.starts_with('_') || WITHOUT_EFFECT.contains(&name) || value.is_null() || *value == json!(false) {
+        return false;
+    }
+    match UNSUPPORTED.iter().find(|(known, _)| *known == name) {
+        Some((_, neutral)) => !value.as_f64().is_some_and(|value| neutral.contains(&value)),
+        None => true,
+    }
+}
+
+/// What transformers' text-generation pipeline does when nobody says anything.
+fn pipeline_defaults() -> Map<String, Value> {
+    let Value::Object(defaults) = json!({ "max_new_tokens": 256, "do_sample": true, "temperature": 0.7, "top_k": 50 }) else { unreachable!("an object") };
+    defaults
+}
+
+fn known_settings() -> Map<String, Value> {
+    match serde_json::to_value(Sampling::default()) {
+        Ok(Value::Object(all)) => all,
+        _ => unreachable!("a struct serialises to an object"),
+    }
+}
+
+/// The settings that are present.
+pub(super) fn settings_of(sampling: &Sampling) -> Map<String, Value> {
+    match serde_json::to_value(sampling) {
+        Ok(Value::Object(all)) => all.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => unreachable!("a struct serialises to an object"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults(config: Value, generation: Option<Value>) -> Result<ModelDefaults> {
+        let path = Path::new("generation_config.json");
+        ModelDefaults::read((Path::new("config.json"), &config), generation.as_ref().map(|json| (path, json)))
+    }
+
+    #[test]
+    fn the_user_is_over_the_task_over_the_model_over_the_pipeline() {
+        let config = json!({ "task_specific_params": { "text-generation": { "do_sample": true, "max_length": 50 } } });
+        let model = defaults(config, Some(json!({ "top_k": 7, "do_sample": false, "temperature": 0.9 }))).unwrap();
+        let merged = model.under(&Sampling { top_k: Some(3), ..Sampling::default() });
+        assert_eq!((merged.top_k, merged.do_sample, merged.temperature), (Some(3), Some(true), Some(0.9)));
+        assert_eq!((merged.max_length, merged.max_new_tokens), (Some(50), None), "the task's limit replaces the pipeline's");
+        let merged = model.under(&Sampling { max_new_tokens: Some(5), ..Sampling::default() });
+        assert_eq!((merged.max_length, merged.max_new_tokens), (None, Some(5)), "the user's limit replaces the task's");
+    }
+
+    #[test]
+    fn config_json_serves_where_generation_config_is_absent() {
+        let config = json!({ "eos_token_id": 9, "n_embd": 4, "architectures": ["X"] });
+        assert_eq!(defaults(config.clone(), None).unwrap().under(&Sampling::default()).eos_token_id, Some(vec![9]));
+        assert_eq!(defaults(config, Some(json!({}))).unwrap().under(&Sampling::default()).eos_token_id, None);
+    }
+
+    #[test]
+    fn entries_that_would_change_the_text_and_cannot_are_named() {
+        let quiet = json!({ "guidance_scale": 1.0, "bos_token_id": 1, "_from_model_config": true, "transformers_version": "4" });
+        assert!(defaults(json!({}), Some(quiet)).unwrap().warnings.is_empty());
+        let warnings = defaults(json!({}), Some(json!({ "guidance_scale": 1.5, "frobnicate": 3 }))).unwrap().warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        let error = defaults(json!({}), Some(json!({ "temperature": "hot" }))).unwrap_err().to_string();
+        assert!(error.contains("`temperature`"), "{error}");
+    }
+}

@@ -1,0 +1,221 @@
+//! From a model's name to a model that runs: [`EngineBuilder`], and what it builds.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::Engine;
+use super::defaults::ModelDefaults;
+use super::line::check_finite;
+use crate::device::{Compute, DeviceChoice};
+use crate::error::{Error, Result, quote};
+use crate::models::{Config, Model};
+use crate::nn::{Batch, KvCache, Rows};
+use crate::source::{Location, Source};
+use crate::text::Tokenizer;
+use crate::weights::{Dtype, Weights};
+
+/// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
+/// prompt stops soon.
+const PREFILL_CHUNK: usize = 256;
+
+/// How to load a model.
+///
+/// ```
+/// let engine = fireside::Engine::builder().threads(2).context(128).load("ember")?;
+/// # Ok::<(), fireside::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct EngineBuilder {
+    device: DeviceChoice,
+    dtype: Option<Dtype>,
+    threads: Option<NonZeroUsize>,
+    context: Option<usize>,
+    prefill_chunk: Option<NonZeroUsize>,
+}
+
+impl EngineBuilder {
+    /// Where to compute; the processor by default.
+    #[must_use]
+    pub fn device(mut self, device: DeviceChoice) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The format to keep weights in; as stored by default.
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// How many threads compute; by default as many as the process may use. 0 means the default too.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = NonZeroUsize::new(threads);
+        self
+    }
+
+    /// Most tokens of a sequence, prompt and text together; the model's own limit by default.
+    #[must_use]
+    pub fn context(mut self, tokens: usize) -> Self {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// Tokens of a prompt that one step takes, 256 by default. A cancelled prompt stops between two chunks; the results
+    /// do not depend on it.
+    #[must_use]
+    pub fn prefill_chunk(mut self, tokens: usize) -> Self {
+        self.prefill_chunk = NonZeroUsize::new(tokens);
+        self
+    }
+
+    /// Loads a model: `ember`, a folder, or a `.safetensors` file with its siblings.
+    pub fn load(self, name: &str) -> Result<Engine> {
+        let start = Instant::now();
+        let source = Source::resolve(name)?;
+        let compute = Compute::open(self.device, self.threads)?;
+        let config_text = source.config.read_text()?;
+        let config = Config::parse(source.config.path(), &config_text)?;
+        let architecture = config.architecture()?;
+        let tokenizer = Tokenizer::open(&source.tokenizer)?;
+        let defaults = read_defaults(&config, source.generation_config.as_ref())?;
+        let weights = Weights::open(&source.weights, self.dtype, compute.clone())?;
+        let model = (architecture.load)(&config, &weights)?;
+
+        let shape = model.shape().clone();
+        if tokenizer.id_limit() > shape.vocab_size {
+            return Err(Error::file(
+                source.tokenizer.path(),
+                format!("expected tokens below the model's vocabulary of {}, found token {}", shape.vocab_size, tokenizer.id_limit() - 1),
+                "the tokenizer belongs to another model; copy it from where the weights came from",
+            ));
+        }
+        let context = self.context.unwrap_or(shape.context);
+        if context < 2 || context > shape.context {
+            return Err(Error::setting("context", format!("is {context}, expected from 2 to {}, the model's own", shape.context), ""));
+        }
+        let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
+        let mut warnings = defaults.warnings.clone();
+        warnings.extend(unused_warning(&weights.unused()));
+        let info = Info {
+            name: source.name.clone(),
+            architecture: architecture.model_type,
+            parameters: weights.parameters(),
+            weight_bytes: weights.bytes(),
+            dtypes: weights.dtypes(),
+            vocab_size: shape.vocab_size,
+            tokenizer: format!("{}, {} tokens", tokenizer.kind(), tokenizer.vocab_size()),
+            context,
+            layers: shape.n_layers,
+            cache_bytes_per_token: 2 * shape.n_layers * shape.kv_width * size_of::<f32>(),
+            license: source.license(),
+            device: compute.describe(),
+            defaults: defaults.of_the_model(),
+            load_time: start.elapsed(),
+        };
+        let loaded = Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
+        Ok(Engine { loaded: Arc::new(loaded) })
+    }
+}
+
+fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {
+    let generation = generation.map(|location| Ok::<_, Error>((location.path(), parse_json(location)?))).transpose()?;
+    let generation = generation.as_ref().map(|(path, json)| (*path, json));
+    ModelDefaults::read((config.path, &config.json), generation)
+}
+
+fn parse_json(location: &Location) -> Result<Value> {
+    let text = location.read_text()?;
+    serde_json::from_str(&text).map_err(|error| Error::file(location.path(), format!("expected JSON: {error}"), "the file is damaged; copy it again"))
+}
+
+fn unused_warning(names: &[String]) -> Option<String> {
+    let first = names.first()?;
+    let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+    Some(format!("the weights hold tensors that the architecture does not use: {}{more}", quote(first)))
+}
+
+
+/// What is loaded once and shared by all that runs.
+pub(crate) struct Loaded {
+    pub(super) model: Box<dyn Model>,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) defaults: ModelDefaults,
+    pub(super) compute: Compute,
+    /// Most tokens of a sequence: the model's own, or fewer where the builder says so.
+    pub(super) context: usize,
+    /// Tokens of a prompt that one step takes.
+    pub(super) prefill_chunk: usize,
+    pub(super) info: Info,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What is known of a loaded model.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Info {
+    /// The name that it was loaded by.
+    pub name: String,
+    /// config.json's `model_type`.
+    pub architecture: &'static str,
+    /// Numbers in the weight files.
+    pub parameters: usize,
+    /// Bytes of the weight files' tensors.
+    pub weight_bytes: usize,
+    /// The formats of the weights, most bytes first.
+    pub dtypes: Vec<String>,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// What kind of tokenizer it has, and how many tokens that knows.
+    pub tokenizer: String,
+    /// Most tokens of a sequence.
+    pub context: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Bytes of cached keys and values for one token.
+    pub cache_bytes_per_token: usize,
+    /// The licence that the model's card names.
+    pub license: Option<String>,
+    /// What computes: device, kernels, threads.
+    pub device: String,
+    /// The model's own sampling settings.
+    pub defaults: Map<String, Value>,
+    /// How long loading took.
+    pub load_time: Duration,
+}
+
+impl Loaded {
+    pub(super) fn new_cache(&self) -> KvCache {
+        let shape = self.model.shape();
+        KvCache::new(shape.n_layers, shape.kv_width)
+    }
+
+    /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`
+    /// with its position. Rows before `first` are not wanted.
+    pub(super) fn read(&self, ids: &[u32], first: usize, mut on_row: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+        let mut cache = self.new_cache();
+        while cache.len() < ids.len() {
+            let start = cache.len();
+            let end = ids.len().min(start + self.prefill_chunk);
+            let first = first.clamp(start, end);
+            let mut batch = Batch::default();
+            batch.push(&ids[start..end], &mut cache, if first == end { Rows::None } else { Rows::Last(end - first) });
+            let logits = self.forward(&mut batch)?;
+            for (position, row) in (first..).zip(logits.chunks_exact(self.model.shape().vocab_size)) {
+                check_finite(row, position)?;
+                on_row(position, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One forward pass: the wanted rows of logits, each (vocabulary).
+    pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
+        let logits = self.compute.pool.run(|| self.model.forward(batch))?;
+        Ok(logits.flatten_all()?.to_vec1()?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Requests → batches → tokens → events.
+//!
+//! An [`Engine`] is a loaded model. It turns prompts and [`Sampling`] into a [`Generation`], an iterator of [`Piece`]s.
+//! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
+//! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
+//! with the numbers of `random`. `score` judges a given text.
+
+mod beams;
+mod defaults;
+mod generation;
+mod line;
+mod load;
+mod piece;
+mod random;
+mod request;
+mod sampler;
+mod sampling;
+mod scheduler;
+mod score;
+mod settings;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+pub use generation::{CancelHandle, Generation};
+pub use load::{EngineBuilder, Info};
+pub use piece::{Completion, FinishReason, Piece, TokenLogprob};
+pub use request::Prompt;
+pub use sampling::{EarlyStopping, Ids, LengthDecay, LogitBias, Sampling, SequenceBias, Truncation};
+pub use scheduler::Timings;
+pub use score::{Score, ScoreOptions};
+
+use crate::error::Result;
+use crate::text::Tokenizer;
+use load::Loaded;
+
+/// A loaded model, ready to generate. Clones share the weights, so that each thread can have one.
+#[derive(Clone)]
+pub struct Engine {
+    loaded: Arc<Loaded>,
+}
+
+impl Engine {
+    /// Loads a model with all defaults.
+    pub fn load(name: &str) -> Result<Engine> {
+        Engine::builder().load(name)
+    }
+
+    /// Loads a model with a choice of device, dtype, threads or context.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Continues a prompt. The work is done as the pieces are asked for.
+    pub fn generate(&mut self, prompt: impl Into<Prompt>, sampling: Sampling) -> Result<Generation> {
+        self.generate_batch([(prompt.into(), sampling)])
+    }
+
+    /// Continues several prompts in the same forward passes. Each gets the text that it would get alone.
+    pub fn generate_batch(&mut self, requests: impl IntoIterator<Item = (Prompt, Sampling)>) -> Result<Generation> {
+        let mut warnings = self.loaded.warnings.clone();
+        let (mut tasks, mut prompts) = (Vec::new(), Vec::new());
+        for (request, (prompt, sampling)) in requests.into_iter().enumerate() {
+            let (task, prompt) = self.loaded.task(request, prompt, &sampling, &mut warnings)?;
+            tasks.push(task);
+            prompts.push(prompt);
+        }
+        warnings.dedup();
+        Ok(Generation::new(Arc::clone(&self.loaded), tasks, prompts, warnings))
+    }
+
+    /// Continues a prompt and hands each piece to `on_piece`, which may end it with `ControlFlow::Break`.
+    pub fn generate_with(&mut self, prompt: impl Into<Prompt>, sampling: Sampling, mut on_piece: impl FnMut(&Piece) -> ControlFlow<()>) -> Result<Vec<Completion>> {
+        let mut generation = self.generate(prompt, sampling)?;
+        let cancel = generation.cancel_handle();
+        generation.completions_with(|piece| {
+            if on_piece(piece).is_break() {
+                cancel.cancel();
+            }
+        })
+    }
+
+    /// How likely the model finds a given text.
+    pub fn score(&mut self, text: impl Into<Prompt>, options: ScoreOptions) -> Result<Score> {
+        score::score(&self.loaded, text.into(), options)
+    }
+
+    /// The logits that follow each token of a text: (tokens, vocabulary), row after row.
+    pub fn logits(&mut self, text: impl Into<Prompt>) -> Result<Vec<f32>> {
+        let tokens = self.loaded.prompt_tokens(text.into())?;
+        let mut logits = Vec::new();
+        self.loaded.read(&tokens, 0, |_, row| {
+            logits.extend_from_slice(row);
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+
+    /// What is known of the model.
+    pub fn info(&self) -> &Info {
+        &self.loaded.info
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.loaded.tokenizer
+    }
+}

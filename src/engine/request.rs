@@ -1,0 +1,112 @@
+//! One request, checked: a prompt becomes tokens that fit, its settings become a task.
+
+use super::generation::PromptText;
+use super::load::Loaded;
+use super::sampler::Sampler;
+use super::sampling::{Sampling, Truncation};
+use super::scheduler::{Task, take_tail};
+use super::settings::{Against, Settings};
+use crate::error::{Error, Result};
+
+/// What a generation continues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// A text, tokenised by the model's tokenizer.
+    Text(String),
+    /// Tokens, taken as they are.
+    Tokens(Vec<u32>),
+}
+
+impl From<&str> for Prompt {
+    fn from(text: &str) -> Prompt {
+        Prompt::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Prompt {
+    fn from(text: String) -> Prompt {
+        Prompt::Text(text)
+    }
+}
+
+impl From<Vec<u32>> for Prompt {
+    fn from(tokens: Vec<u32>) -> Prompt {
+        Prompt::Tokens(tokens)
+    }
+}
+
+impl Loaded {
+    /// Turns one request into a task: its prompt into tokens, its settings into what cannot be wrong.
+    pub(super) fn task(&self, request: usize, prompt: Prompt, user: &Sampling, warnings: &mut Vec<String>) -> Result<(Task, PromptText)> {
+        let merged = self.defaults.under(user);
+        let (mut tokens, text) = self.tokens_of(prompt, merged.skip_special_tokens.unwrap_or(true))?;
+        self.fit(&mut tokens, &merged)?;
+        let against = Against { prompt_tokens: tokens.len(), context: self.context, vocab_size: self.model.shape().vocab_size, tokenizer: &self.tokenizer };
+        let settings = Settings::resolve(merged, user, &against, warnings)?;
+        let sampler = Sampler::new(&settings, tokens.len(), &self.tokenizer)?;
+        let prompt = PromptText { text, tokens: tokens.len() };
+        let heal = if settings.resolved.token_healing == Some(true) { take_tail(&mut tokens, self)? } else { None };
+        Ok((Task::new(request, settings, sampler, tokens, heal), prompt))
+    }
+
+    /// A prompt's tokens and its text.
+    pub(super) fn tokens_of(&self, prompt: Prompt, skip_special_tokens: bool) -> Result<(Vec<u32>, String)> {
+        let (tokens, text) = match prompt {
+            Prompt::Text(text) => (self.tokenizer.encode(&text)?, text),
+            Prompt::Tokens(tokens) => {
+                let text = self.tokenizer.decode(&tokens, skip_special_tokens);
+                (tokens, text)
+            }
+        };
+        let vocab = self.model.shape().vocab_size;
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
+            return Err(Error::prompt(format!("the prompt holds the token {id}, expected ids below {vocab}"), "`fireside tokenize` shows the ids of a text"));
+        }
+        if tokens.is_empty() {
+            let start = self.defaults.under(&Sampling::default()).eos_token_id.and_then(|ids| self.tokenizer.name(*ids.first()?));
+            let hint = match start {
+                Some(name) => format!("pass a text to continue; `{name}` starts from nothing"),
+                None => "pass a text to continue".to_owned(),
+            };
+            return Err(Error::prompt("the prompt is empty, expected at least one token", hint));
+        }
+        Ok((tokens, text))
+    }
+
+    /// A prompt's tokens, which fit the context.
+    pub(super) fn prompt_tokens(&self, prompt: Prompt) -> Result<Vec<u32>> {
+        let (tokens, _) = self.tokens_of(prompt, false)?;
+        if tokens.len() > self.context {
+            return Err(Error::prompt(
+                format!("the text has {} tokens, expected at most {}, the model's context", tokens.len(), self.context),
+                "shorten it",
+            ));
+        }
+        Ok(tokens)
+    }
+
+    /// Cuts a prompt that is too long where that was asked for, so that the new tokens fit behind it.
+    fn fit(&self, tokens: &mut Vec<u32>, merged: &Sampling) -> Result<()> {
+        let found = tokens.len();
+        let side = merged.truncation.unwrap_or(Truncation::Off);
+        if side == Truncation::Off {
+            if found < self.context {
+                return Ok(());
+            }
+            return Err(Error::prompt(
+                format!("the prompt has {found} tokens, expected at most {}: the model's context holds {}", self.context - 1, self.context),
+                "shorten it, or cut it with `--truncation=left` (keeps its end) or `--truncation=right` (keeps its start)",
+            ));
+        }
+        let new = merged.max_new_tokens.unwrap_or(1);
+        let room = self.context.saturating_sub(new);
+        if room == 0 {
+            return Err(Error::setting("truncation", format!("leaves no room for a prompt: the context holds {} tokens and `max_new_tokens` is {new}", self.context), "ask for fewer new tokens"));
+        }
+        match side {
+            Truncation::Left => drop(tokens.drain(..found.saturating_sub(room))),
+            Truncation::Right | Truncation::Off => tokens.truncate(room),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,424 @@
+//! Logits → a token: penalties, biases and filters in transformers' order, then the likeliest or a draw.
+//!
+//! Each step is a pure function of the tokens so far and one row of scores. Formulas and the treatment of ties follow
+//! transformers 5 (`generation/logits_process.py`); `presence_penalty` and `frequency_penalty`, which it lacks, follow
+//! OpenAI's API and stand behind `repetition_penalty`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::random::Random;
+use super::settings::Settings;
+use crate::error::Result;
+use crate::text::Tokenizer;
+
+/// The steps that one request's settings ask for.
+pub(super) struct Sampler {
+    steps: Vec<Step>,
+    prompt_tokens: usize,
+}
+
+enum Step {
+    /// Adds to the last token of each sequence whose others the text ends with.
+    Bias(Vec<(Vec<u32>, f32)>),
+    RepetitionPenalty(f32),
+    CountPenalties {
+        presence: f32,
+        frequency: f32,
+    },
+    NoRepeatNgram(usize),
+    /// Forbids tokens while fewer than so many are new.
+    NotBefore {
+        new: usize,
+        ids: Vec<u32>,
+    },
+    /// Allows only these where the text has exactly so many tokens.
+    Only {
+        at: usize,
+        ids: Vec<u32>,
+    },
+    LengthDecay {
+        start: usize,
+        factor: f64,
+        eos: Vec<u32>,
+    },
+    /// Forbids tokens; with `at`, only where the text has exactly so many.
+    Suppress {
+        at: Option<usize>,
+        ids: Vec<u32>,
+    },
+    Temperature(f32),
+    TopH(f32),
+    TopK(usize),
+    TopP {
+        p: f64,
+        keep: usize,
+    },
+    MinP {
+        p: f32,
+        keep: usize,
+    },
+    TypicalP {
+        p: f32,
+        keep: usize,
+    },
+    Cutoff {
+        epsilon: f32,
+        falls_with_entropy: bool,
+        keep: usize,
+    },
+    Renormalize,
+}
+
+impl Sampler {
+    /// The steps for a prompt of `prompt_tokens`. The order here is the order in which they act.
+    pub(super) fn new(settings: &Settings, prompt_tokens: usize, tokenizer: &Tokenizer) -> Result<Sampler> {
+        let (s, eos) = (&settings.resolved, &settings.eos);
+        // Beam search needs more than one candidate a beam, and as many again as there are ends.
+        let keep = if settings.beams.is_some() { (eos.len() + 1).max(2) } else { 1 };
+        let mut steps = Vec::new();
+        if let Some(biases) = &s.sequence_bias {
+            steps.push(Step::Bias(last_of_each(biases.iter().map(|b| (b.ids.clone(), b.bias as f32)))));
+        }
+        if let Some(biases) = &s.logit_bias {
+            steps.push(Step::Bias(last_of_each(biases.iter().map(|b| (vec![b.id], b.bias as f32)))));
+        }
+        if let Some(penalty) = s.repetition_penalty.filter(|penalty| *penalty != 1.0) {
+            steps.push(Step::RepetitionPenalty(penalty as f32));
+        }
+        let (presence, frequency) = (s.presence_penalty.unwrap_or(0.0) as f32, s.frequency_penalty.unwrap_or(0.0) as f32);
+        if presence != 0.0 || frequency != 0.0 {
+            steps.push(Step::CountPenalties { presence, frequency });
+        }
+        if let Some(n) = s.no_repeat_ngram_size.filter(|n| *n > 0) {
+            steps.push(Step::NoRepeatNgram(n));
+        }
+        let words = forbidden_words(settings, tokenizer)?;
+        if !words.is_empty() {
+            steps.push(Step::Bias(last_of_each(words.into_iter().map(|ids| (ids, f32::NEG_INFINITY)))));
+        }
+        if settings.min_new_tokens > 0 && !eos.is_empty() {
+            steps.push(Step::NotBefore { new: settings.min_new_tokens, ids: eos.clone() });
+        }
+        if let Some(id) = s.forced_bos_token_id {
+            steps.push(Step::Only { at: 1, ids: vec![id] });
+        }
+        if let Some(ids) = &s.forced_eos_token_id {
+            steps.push(Step::Only { at: prompt_tokens + settings.max_new_tokens - 1, ids: ids.clone() });
+        }
+        if let Some(decay) = s.exponential_decay_length_penalty {
+            steps.push(Step::LengthDecay { start: prompt_tokens + decay.0, factor: decay.1, eos: eos.clone() });
+        }
+        if let Some(ids) = &s.suppress_tokens {
+            steps.push(Step::Suppress { at: None, ids: ids.clone() });
+        }
+        if let Some(ids) = &s.begin_suppress_tokens {
+            let behind_forced = prompt_tokens <= 1 && s.forced_bos_token_id.is_some();
+            steps.push(Step::Suppress { at: Some(prompt_tokens + usize::from(behind_forced)), ids: ids.clone() });
+        }
+        if settings.do_sample {
+            add_filters(&mut steps, settings, keep);
+        }
+        if s.renormalize_logits == Some(true) {
+            steps.push(Step::Renormalize);
+        }
+        Ok(Sampler { steps, prompt_tokens })
+    }
+
+    /// Applies all steps to the scores of the token that follows `ids`, prompt included.
+    pub(super) fn process(&self, ids: &[u32], scores: &mut [f32]) {
+        for step in &self.steps {
+            step.apply(ids, self.prompt_tokens, scores);
+        }
+    }
+}
+
+fn add_filters(steps: &mut Vec<Step>, settings: &Settings, keep: usize) {
+    let s = &settings.resolved;
+    if let Some(temperature) = s.temperature.filter(|t| *t != 1.0) {
+        steps.push(Step::Temperature(temperature as f32));
+    }
+    if let Some(h) = s.top_h {
+        steps.push(Step::TopH(h as f32));
+    }
+    if let Some(k) = s.top_k.filter(|k| *k > 0) {
+        steps.push(Step::TopK(k.max(keep)));
+    }
+    if let Some(p) = s.top_p.filter(|p| *p < 1.0) {
+        steps.push(Step::TopP { p, keep });
+    }
+    if let Some(p) = s.min_p.filter(|p| *p > 0.0) {
+        steps.push(Step::MinP { p: p as f32, keep });
+    }
+    if let Some(p) = s.typical_p.filter(|p| *p < 1.0) {
+        steps.push(Step::TypicalP { p: p as f32, keep });
+    }
+    if let Some(epsilon) = s.epsilon_cutoff.filter(|e| *e > 0.0) {
+        steps.push(Step::Cutoff { epsilon: epsilon as f32, falls_with_entropy: false, keep });
+    }
+    if let Some(epsilon) = s.eta_cutoff.filter(|e| *e > 0.0) {
+        steps.push(Step::Cutoff { epsilon: epsilon as f32, falls_with_entropy: true, keep });
+    }
+}
+
+/// Of entries with the same tokens, the last.
+fn last_of_each(entries: impl Iterator<Item = (Vec<u32>, f32)>) -> Vec<(Vec<u32>, f32)> {
+    entries.collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+/// Bad words as tokens. A word may stand at the start of a text or behind a space, which are different tokens.
+fn forbidden_words(settings: &Settings, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+    let mut words: Vec<Vec<u32>> = settings.resolved.bad_words_ids.iter().flatten().map(|ids| ids.0.clone()).collect();
+    for word in settings.resolved.bad_words.iter().flatten() {
+        words.push(tokenizer.encode_plain(word)?);
+        words.push(tokenizer.encode_plain(&format!(" {}", word.trim_start()))?);
+    }
+    words.retain(|ids| !ids.is_empty() && !(ids.len() == 1 && settings.eos.contains(&ids[0])));
+    Ok(words)
+}
+
+impl Step {
+    fn apply(&self, ids: &[u32], prompt_tokens: usize, scores: &mut [f32]) {
+        match self {
+            Step::Bias(entries) => add_biases(entries, ids, scores),
+            Step::RepetitionPenalty(penalty) => {
+                for id in ids.iter().collect::<HashSet<_>>() {
+                    let score = &mut scores[*id as usize];
+                    *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+                }
+            }
+            Step::CountPenalties { presence, frequency } => {
+                let mut counts: HashMap<u32, f32> = HashMap::new();
+                for id in &ids[prompt_tokens..] {
+                    *counts.entry(*id).or_default() += 1.0;
+                }
+                for (id, count) in counts {
+                    scores[id as usize] -= presence + frequency * count;
+                }
+            }
+            Step::NoRepeatNgram(n) => {
+                let Some(start) = (ids.len() + 1).checked_sub(*n) else { return };
+                let last = &ids[start..];
+                for window in ids.windows(*n).filter(|window| window[..n - 1] == *last) {
+                    scores[window[n - 1] as usize] = f32::NEG_INFINITY;
+                }
+            }
+            Step::NotBefore { new, ids: forbidden } => {
+                if ids.len() - prompt_tokens < *new {
+                    forbid(forbidden, scores);
+                }
+            }
+            Step::Only { at, ids: allowed } => {
+                if ids.len() == *at {
+                    scores.fill(f32::NEG_INFINITY);
+                    allowed.iter().for_each(|id| scores[*id as usize] = 0.0);
+                }
+            }
+            Step::LengthDecay { start, factor, eos } => {
+                if ids.len() > *start {
+                    let growth = (factor.powf((ids.len() - start) as f64) - 1.0) as f32;
+                    for id in eos {
+                        let score = &mut scores[*id as usize];
+                        if score.is_finite() {
+                            *score += score.abs() * growth;
+                        }
+                    }
+                }
+            }
+            Step::Suppress { at, ids: forbidden } => {
+                if at.is_none_or(|at| ids.len() == at) {
+                    forbid(forbidden, scores);
+                }
+            }
+            Step::Temperature(temperature) => scores.iter_mut().for_each(|score| *score /= temperature),
+            Step::TopH(h) => keep_top_h(*h, scores),
+            Step::TopK(k) => keep_top_k(*k, scores),
+            Step::TopP { p, keep } => keep_top_p(*p, *keep, scores),
+            Step::MinP { p, keep } => keep_min_p(*p, *keep, scores),
+            Step::TypicalP { p, keep } => keep_typical(*p, *keep, scores),
+            Step::Cutoff { epsilon, falls_with_entropy, keep } => cut_off(*epsilon, *falls_with_entropy, *keep, scores),
+            Step::Renormalize => log_softmax(scores),
+        }
+    }
+}
+
+fn forbid(ids: &[u32], scores: &mut [f32]) {
+    ids.iter().for_each(|id| scores[*id as usize] = f32::NEG_INFINITY);
+}
+
+fn add_biases(entries: &[(Vec<u32>, f32)], ids: &[u32], scores: &mut [f32]) {
+    let mut sums: HashMap<u32, f32> = HashMap::new();
+    for (sequence, bias) in entries {
+        let Some((last, before)) = sequence.split_last() else { continue };
+        if ids.ends_with(before) {
+            *sums.entry(*last).or_default() += bias;
+        }
+    }
+    for (id, bias) in sums {
+        scores[id as usize] += bias;
+    }
+}
+
+/// Of the hundred likeliest tokens those that hold a share `h` of the entropy among them; the likeliest always.
+fn keep_top_h(h: f32, scores: &mut [f32]) {
+    const CONSIDERED: usize = 100; // as in transformers: further tokens hold next to none of it
+    let order = best(scores, CONSIDERED);
+    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
+    let shares: Vec<f32> = softmax(&sorted).into_iter().map(|p| if p > 0.0 { -p * p.ln() } else { 0.0 }).collect();
+    let limit = h * shares.iter().sum::<f32>();
+    let mut sum = 0.0;
+    let within = shares.iter().take_while(|share| { sum += **share; sum <= limit }).count();
+    let kept: HashSet<usize> = order[..within.max(1)].iter().copied().collect();
+    keep_where(scores, |_, i| kept.contains(&i));
+}
+
+/// Everything below the k-th largest goes; ties with it stay.
+fn keep_top_k(k: usize, scores: &mut [f32]) {
+    if k < scores.len() {
+        let least = nth_largest(k, scores);
+        keep_where(scores, |score, _| score >= least);
+    }
+}
+
+/// From the least likely up, goes what adds up to at most 1 − p; among equals the lower index first.
+fn keep_top_p(p: f64, keep: usize, scores: &mut [f32]) {
+    let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] > f32::NEG_INFINITY).collect();
+    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
+    let limit = (1.0 - p) as f32;
+    let mut sum = 0.0f64;
+    let removable = order.len().saturating_sub(keep);
+    for (index, probability) in order.iter().zip(softmax(&sorted)).take(removable) {
+        sum += f64::from(probability);
+        if sum as f32 > limit {
+            break;
+        }
+        scores[*index] = f32::NEG_INFINITY;
+    }
+}
+
+fn keep_min_p(p: f32, keep: usize, scores: &mut [f32]) {
+    let probabilities = softmax(scores);
+    let limit = p * probabilities.iter().fold(0.0f32, |most, x| most.max(*x));
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+    for index in &order[keep.min(order.len())..] {
+        if probabilities[*index] < limit {
+            scores[*index] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Meister et al. 2022: the tokens whose surprise is nearest to the expected one.
+fn keep_typical(p: f32, keep: usize, scores: &mut [f32]) {
+    let mut logs = scores.to_vec();
+    log_softmax(&mut logs);
+    let entropy = entropy_of(&logs);
+    let distance: Vec<f32> = logs.iter().map(|log| (-log - entropy).abs()).collect();
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| distance[*a].total_cmp(&distance[*b]));
+    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
+    let mut sum = 0.0f64;
+    let covered = softmax(&sorted).iter().take_while(|probability| { sum += f64::from(**probability); (sum as f32) < p }).count();
+    let limit = distance[order[covered.min(order.len() - 1)]];
+    for index in &order[keep.min(order.len())..] {
+        if distance[*index] > limit {
+            scores[*index] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Hewitt et al. 2022: drops what is less likely than epsilon, or than a bound that falls with the entropy.
+fn cut_off(epsilon: f32, falls_with_entropy: bool, keep: usize, scores: &mut [f32]) {
+    let probabilities = softmax(scores);
+    let mut limit = epsilon;
+    if falls_with_entropy {
+        let mut logs = scores.to_vec();
+        log_softmax(&mut logs);
+        limit = epsilon.min(epsilon.sqrt() * (-entropy_of(&logs)).exp());
+    }
+    let least_kept = nth_largest(keep.min(scores.len()), scores);
+    keep_where(scores, |score, i| probabilities[i] >= limit || score >= least_kept);
+}
+
+fn keep_where(scores: &mut [f32], kept: impl Fn(f32, usize) -> bool) {
+    for (i, score) in scores.iter_mut().enumerate() {
+        if !kept(*score, i) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+fn nth_largest(n: usize, scores: &[f32]) -> f32 {
+    let mut copy = scores.to_vec();
+    let (_, nth, _) = copy.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+    *nth
+}
+
+fn entropy_of(logs: &[f32]) -> f32 {
+    -logs.iter().filter(|log| **log > f32::NEG_INFINITY).map(|log| f64::from(log * log.exp())).sum::<f64>() as f32
+}
+
+fn softmax(scores: &[f32]) -> Vec<f32> {
+    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let exps: Vec<f32> = scores.iter().map(|score| (score - most).exp()).collect();
+    let sum = exps.iter().map(|e| f64::from(*e)).sum::<f64>() as f32;
+    exps.into_iter().map(|e| e / sum).collect()
+}
+
+/// Scores → log-probabilities, in place.
+pub(super) fn log_softmax(scores: &mut [f32]) {
+    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let sum: f64 = scores.iter().map(|score| f64::from((score - most).exp())).sum();
+    let log_sum = sum.ln() as f32;
+    scores.iter_mut().for_each(|score| *score = *score - most - log_sum);
+}
+
+/// The likeliest token, the first among equals; `None` where every token is forbidden.
+pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
+    let mut best: Option<(usize, f32)> = None;
+    for (i, score) in scores.iter().enumerate() {
+        if *score > best.map_or(f32::NEG_INFINITY, |(_, score)| score) {
+            best = Some((i, *score));
+        }
+    }
+    best.map(|(i, _)| i as u32)
+}
+
+/// One token at random by its probability; `None` where every token is forbidden.
+pub(super) fn draw(scores: &[f32], random: &Random, step: usize) -> Option<u32> {
+    draw_distinct(scores, 1, random, step).first().map(|i| *i as u32)
+}
+
+/// Up to `count` different indices at random, each by its share of what the earlier ones left.
+pub(super) fn draw_distinct(scores: &[f32], count: usize, random: &Random, step: usize) -> Vec<usize> {
+    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    if most == f32::NEG_INFINITY {
+        return Vec::new();
+    }
+    let mut weights: Vec<(usize, f64)> =
+        scores.iter().enumerate().map(|(i, score)| (i, f64::from(score - most).exp())).filter(|(_, weight)| *weight > 0.0).collect();
+    let mut drawn = Vec::with_capacity(count);
+    while drawn.len() < count && !weights.is_empty() {
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        let target = random.uniform(step, drawn.len()) * total;
+        let mut sum = 0.0;
+        let found = weights.iter().position(|(_, weight)| { sum += weight; target < sum });
+        let (index, _) = weights.remove(found.unwrap_or(weights.len() - 1)); // rounding may leave the last sum below the total
+        drawn.push(index);
+    }
+    drawn
+}
+
+/// The `count` best, best first; the lower index first among equals.
+pub(super) fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let count = count.min(order.len());
+    if count == 0 {
+        return Vec::new();
+    }
+    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    order.select_nth_unstable_by(count - 1, by_score);
+    order.truncate(count);
+    order.sort_by(by_score);
+    order
+}

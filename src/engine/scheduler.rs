@@ -1,0 +1,271 @@
+//! Requests → batches → tokens: the one place that calls `Model::forward`.
+//!
+//! At each step every request adds what it needs to a flat batch (a chunk of its prompt, a token for each of its texts),
+//! one forward pass serves them all, and each takes its rows of logits back. What a request gets does not depend on who
+//! else is in the batch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::beams::BeamSearch;
+use super::line::{Line, Rules, check_finite, deadline};
+use super::load::Loaded;
+use super::piece::{Piece, TokenLogprob};
+use super::sampler::{Sampler, likeliest, log_softmax};
+use super::settings::Settings;
+use crate::error::{Error, Result};
+use crate::nn::{Batch, KvCache, Rows};
+use crate::text::TextStream;
+
+/// One request on its way.
+pub(super) struct Task {
+    pub(super) request: usize,
+    pub(super) settings: Settings,
+    sampler: Sampler,
+    prompt: Vec<u32>,
+    heal: Option<Heal>,
+    stage: Stage,
+    deadline: Option<Instant>,
+    /// Rows of logits that the running forward pass owes it.
+    rows: usize,
+    pub(super) prompt_logprobs: Vec<TokenLogprob>,
+}
+
+enum Stage {
+    Waiting,
+    Prompt(KvCache),
+    Lines(Vec<Line>),
+    Beams(BeamSearch),
+    Done,
+}
+
+/// A last token of a prompt that may be replaced by a longer one.
+pub(super) struct Heal {
+    /// The bytes that the new token must begin with.
+    pub(super) bytes: Vec<u8>,
+    /// The token that stood there; among equals it is kept.
+    pub(super) tail: u32,
+    /// All tokens that begin with the bytes.
+    pub(super) candidates: Vec<u32>,
+    /// What the choice adds to the prompt's text.
+    pub(super) added: Vec<u8>,
+}
+
+impl Task {
+    pub(super) fn new(request: usize, settings: Settings, sampler: Sampler, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
+        Task { request, settings, sampler, prompt, heal, stage: Stage::Waiting, deadline: None, rows: 0, prompt_logprobs: Vec::new() }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stage = Stage::Done;
+    }
+
+    fn in_prompt(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Prompt(_))
+    }
+
+    /// Adds this request's share of the next forward pass.
+    fn feed<'a>(&'a mut self, loaded: &Loaded, batch: &mut Batch<'a>) {
+        if let Stage::Waiting = self.stage {
+            self.deadline = deadline(self.settings.max_time);
+            self.stage = Stage::Prompt(loaded.new_cache());
+        }
+        self.rows = match &mut self.stage {
+            Stage::Waiting | Stage::Done => 0,
+            Stage::Prompt(cache) => {
+                let start = cache.len();
+                let end = self.prompt.len().min(start + loaded.prefill_chunk);
+                let rows = match (self.settings.prompt_logprobs, end == self.prompt.len()) {
+                    (true, _) => end - start,
+                    (false, last) => usize::from(last),
+                };
+                batch.push(&self.prompt[start..end], cache, if rows == 0 { Rows::None } else { Rows::Last(rows) });
+                rows
+            }
+            Stage::Lines(lines) => {
+                let (lookup, most_new) = (self.settings.lookup, self.settings.max_new_tokens);
+                lines.iter_mut().filter(|line| !line.is_finished()).map(|line| line.feed(lookup, batch, most_new)).sum()
+            }
+            Stage::Beams(search) => search.feed(batch),
+        };
+    }
+
+    /// Takes this request's rows of logits, each (vocabulary).
+    fn accept<'r>(&mut self, mut rows: impl Iterator<Item = &'r [f32]>, loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
+        if let Stage::Prompt(cache) = &mut self.stage {
+            let cache = std::mem::replace(cache, KvCache::new(0, 0));
+            let last = if self.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
+            match last {
+                Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
+                _ => self.stage = Stage::Prompt(cache),
+            }
+            return Ok(());
+        }
+        let rules = Rules { request: self.request, settings: &self.settings, sampler: &self.sampler, tokenizer: &loaded.tokenizer, deadline: self.deadline };
+        let done = match &mut self.stage {
+            Stage::Lines(lines) => {
+                for line in lines.iter_mut().filter(|line| !line.is_finished()) {
+                    let count = line.rows_wanted();
+                    line.accept(rows.by_ref().take(count), rules, pieces)?;
+                }
+                lines.iter().all(Line::is_finished)
+            }
+            Stage::Beams(search) => {
+                let heal = self.heal.as_ref();
+                search.accept(rows, rules, pieces, || new_stream(loaded, rules.settings, heal))?;
+                search.is_done()
+            }
+            Stage::Waiting | Stage::Prompt(_) | Stage::Done => false,
+        };
+        if done {
+            self.stop();
+        }
+        Ok(())
+    }
+
+    /// The prompt is in the cache, and `row` holds the logits of what follows.
+    fn begin(&mut self, row: &[f32], cache: KvCache, loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
+        if let Some(heal) = self.heal.as_mut().filter(|heal| !heal.candidates.is_empty()) {
+            check_finite(row, self.prompt.len() - 1)?;
+            self.prompt.push(heal.choose(row, loaded));
+            self.stage = Stage::Prompt(cache);
+            return Ok(());
+        }
+        let rules = Rules { request: self.request, settings: &self.settings, sampler: &self.sampler, tokenizer: &loaded.tokenizer, deadline: self.deadline };
+        let heal = self.heal.as_ref();
+        let stream = || new_stream(loaded, rules.settings, heal);
+        if let Some(beams) = self.settings.beams {
+            let mut search = BeamSearch::new(beams, &self.prompt, cache, rules);
+            search.accept(std::iter::once(row), rules, pieces, stream)?;
+            self.stage = if search.is_done() { Stage::Done } else { Stage::Beams(search) };
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        for sequence in 0..self.settings.num_return_sequences {
+            let mut line = Line::new(sequence, &self.prompt, cache.clone(), stream(), rules);
+            line.accept(std::iter::once(row), rules, pieces)?;
+            lines.push(line);
+        }
+        self.stage = if lines.iter().all(Line::is_finished) { Stage::Done } else { Stage::Lines(lines) };
+        Ok(())
+    }
+
+    /// Notes how likely the prompt's own tokens were; returns the last row.
+    fn note_prompt<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, cached: usize) -> Result<Option<&'r [f32]>> {
+        let top = self.settings.logprobs.unwrap_or(0);
+        if self.prompt_logprobs.is_empty() {
+            self.prompt_logprobs.push(TokenLogprob { token: self.prompt[0], logprob: None, top: Vec::new() });
+        }
+        let first = cached - self.rows;
+        let mut last = None;
+        for (position, row) in (first..).zip(rows) {
+            check_finite(row, position)?;
+            if let Some(next) = self.prompt.get(position + 1) {
+                let mut logs = row.to_vec();
+                log_softmax(&mut logs);
+                self.prompt_logprobs.push(TokenLogprob::in_row(*next, &logs, top));
+            }
+            last = Some(row);
+        }
+        Ok(last)
+    }
+}
+
+impl Heal {
+    /// The likeliest token that begins with the tail's bytes. The tail itself has a head start of 1, as in transformers.
+    fn choose(&mut self, row: &[f32], loaded: &Loaded) -> u32 {
+        let scores: Vec<f32> = self.candidates.iter().map(|id| row[*id as usize] + f32::from(*id == self.tail)).collect();
+        let chosen = likeliest(&scores).map_or(self.tail, |i| self.candidates[i as usize]);
+        let mut bytes = Vec::new();
+        loaded.tokenizer.append_bytes(chosen, &mut bytes);
+        self.added = bytes.split_off(self.bytes.len().min(bytes.len()));
+        self.candidates.clear();
+        chosen
+    }
+}
+
+fn new_stream(loaded: &Loaded, settings: &Settings, heal: Option<&Heal>) -> TextStream {
+    let mut stream = TextStream::new(Arc::clone(&loaded.tokenizer), settings.skip_special_tokens);
+    if let Some(heal) = heal {
+        stream.preload(&heal.added);
+    }
+    stream
+}
+
+/// Time spent, by phase.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Tokens of all prompts.
+    pub prompt_tokens: usize,
+    /// New tokens of all texts.
+    pub new_tokens: usize,
+    /// Steps in which a prompt was read.
+    pub prefill: Duration,
+    /// All other steps.
+    pub decode: Duration,
+    /// New tokens that came out of those other steps.
+    pub decoded_tokens: usize,
+}
+
+/// One forward pass for all tasks that are not done. A task that fails is done, and the others go on.
+pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -> Vec<Result<Piece>> {
+    let start = Instant::now();
+    let prefill = tasks.iter().any(|task| task.in_prompt());
+    let mut batch = Batch::default();
+    for task in tasks.iter_mut() {
+        task.feed(loaded, &mut batch);
+    }
+    let logits = loaded.forward(&mut batch);
+    drop(batch);
+    let mut results = Vec::new();
+    match logits {
+        Ok(logits) => {
+            let mut rows = logits.chunks_exact(loaded.model.shape().vocab_size);
+            for task in tasks.iter_mut().filter(|task| !task.is_done()) {
+                let mut pieces = Vec::new();
+                let owed = task.rows;
+                let outcome = task.accept(rows.by_ref().take(owed), loaded, &mut pieces);
+                results.extend(pieces.into_iter().map(Ok));
+                if let Err(error) = outcome {
+                    task.stop();
+                    results.push(Err(error));
+                }
+            }
+        }
+        Err(error) => {
+            tasks.iter_mut().for_each(Task::stop);
+            results.push(Err(error));
+        }
+    }
+    let new_tokens = results.iter().flatten().count();
+    timings.new_tokens += new_tokens;
+    if prefill {
+        timings.prefill += start.elapsed();
+    } else {
+        timings.decode += start.elapsed();
+        timings.decoded_tokens += new_tokens;
+    }
+    results
+}
+
+/// A prompt's last token, taken off so that generation may begin inside it.
+pub(super) fn take_tail(prompt: &mut Vec<u32>, loaded: &Loaded) -> Result<Option<Heal>> {
+    if !loaded.tokenizer.is_byte_level() {
+        return Err(Error::setting("token_healing", "works with byte-level tokenizers only", "leave it out"));
+    }
+    let Some(tail) = prompt.last().copied().filter(|tail| prompt.len() > 1 && !loaded.tokenizer.is_special(*tail)) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    loaded.tokenizer.append_bytes(tail, &mut bytes);
+    let vocab = loaded.model.shape().vocab_size as u32;
+    let candidates: Vec<u32> = loaded.tokenizer.ids_starting_with(&bytes).into_iter().filter(|id| *id < vocab).collect();
+    if candidates.len() < 2 {
+        return Ok(None);
+    }
+    prompt.pop();
+    Ok(Some(Heal { bytes, tail, candidates, added: Vec::new() }))
+}

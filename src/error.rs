@@ -1,0 +1,159 @@
+//! Everything that can go wrong, and what to do about it.
+//!
+//! One enum; a variant exists where a caller would act differently. `Display` is one line, lower case, with what was
+//! expected and what was found; [`Error::hint`] is the next step. Text that comes from files passes through [`quote`],
+//! so that no name can flood or drive a terminal.
+
+use std::path::{Path, PathBuf};
+
+/// What every fallible function of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No model goes by this name.
+    #[error("cannot find the model {}: {problem}", quote(name))]
+    ModelNotFound {
+        /// The name as it was given.
+        name: String,
+        /// What was looked for.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file of the model is missing, damaged or contradicts another.
+    #[error("cannot load {}: {problem}", quote(&path.display().to_string()))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The model is sound, but this version cannot run it.
+    #[error("cannot load {}: {problem}", quote(&path.display().to_string()))]
+    Unsupported {
+        /// The file that says so.
+        path: PathBuf,
+        /// The architecture, switch or dtype.
+        problem: String,
+        /// What is supported.
+        hint: String,
+    },
+    /// A setting that is impossible, alone or beside another.
+    #[error("`{setting}` {problem}")]
+    Setting {
+        /// The setting's name, as in JSON.
+        setting: &'static str,
+        /// Expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A prompt that cannot be run.
+    #[error("{problem}")]
+    Prompt {
+        /// Expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The model computed a NaN or an infinity.
+    #[error("the logits of token {token} are not finite: {found}")]
+    NonFinite {
+        /// The position of the token whose successor was asked for.
+        token: usize,
+        /// Which value at which vocabulary entry.
+        found: String,
+    },
+    /// The settings forbid every token.
+    #[error("no token is left to choose: the settings forbid every one of them as new token {}", step + 1)]
+    NothingLeft {
+        /// New tokens before it.
+        step: usize,
+    },
+    /// The device or the kernels that were asked for are not there.
+    #[error("{problem}")]
+    Device {
+        /// Expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// candle failed where no input of a user should make it fail.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// What the user should do next.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::ModelNotFound { hint, .. }
+            | Error::File { hint, .. }
+            | Error::Unsupported { hint, .. }
+            | Error::Setting { hint, .. }
+            | Error::Prompt { hint, .. }
+            | Error::Device { hint, .. } => (!hint.is_empty()).then_some(hint.as_str()),
+            Error::NonFinite { .. } => Some("the weights overflow or are damaged; try `--dtype f32`, or load another copy of the model"),
+            Error::NothingLeft { .. } => Some("allow more: shorten `suppress_tokens` and `bad_words`, or raise `no_repeat_ngram_size`"),
+            Error::Tensor(_) => None,
+        }
+    }
+
+    /// True where the request is at fault and not the model or the machine: exit code 2 rather than 1.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::Setting { .. } | Error::Prompt { .. })
+    }
+
+    pub(crate) fn file(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::File { path: path.to_owned(), problem: problem.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn unsupported(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Unsupported { path: path.to_owned(), problem: problem.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn setting(setting: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Setting { setting, problem: problem.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn prompt(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Prompt { problem: problem.into(), hint: hint.into() }
+    }
+}
+
+/// A name from outside in backticks, with control characters escaped and no longer than a line.
+pub fn quote(name: &str) -> String {
+    const LONGEST: usize = 160; // characters; a path fits, a flood does not
+    let mut quoted = String::with_capacity(name.len().min(LONGEST) + 2);
+    quoted.push('`');
+    for (count, c) in name.chars().enumerate() {
+        if count == LONGEST {
+            quoted.push('…');
+            break;
+        }
+        if c.is_control() {
+            quoted.extend(c.escape_default());
+        } else {
+            quoted.push(c);
+        }
+    }
+    quoted.push('`');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote;
+
+    #[test]
+    fn quoted_names_hold_no_control_characters_and_stay_short() {
+        assert_eq!(quote("gpt2"), "`gpt2`");
+        assert_eq!(quote("a\x1b[31m\nb"), "`a\\u{1b}[31m\\nb`");
+        assert!(quote(&"x".repeat(1 << 20)).len() < 200);
+    }
+}

@@ -1,0 +1,375 @@
+//! What a language model computes on the CPU: slices in, slices out.
+//!
+//! [`Kernels`] is a table of functions compiled for one set of CPU instructions, [`best`] the fastest that this CPU can
+//! run. All tables give the same bits, and **a row's result depends on that row and the weights alone**: not on the rows
+//! around it, the number of threads, or how the work was cut. `matmul.rs` documents the order of additions.
+//!
+//! Nothing here knows of tensors, models or files. Wrong lengths are errors of the program and panic with the lengths.
+//!
+//! To add a weight format: a variant of [`Slice`] and its `Element`. To add a tier: a line in `tiers.rs`, where a
+//! table's entry may also be replaced by one written by hand.
+
+// Lanes, rows and steps of several arrays are indexed side by side, which reads better than zips of four iterators.
+#![allow(clippy::needless_range_loop)]
+
+mod attention;
+mod lanes;
+mod math;
+mod matmul;
+mod pool;
+mod rows;
+mod tiers;
+
+#[cfg(test)]
+mod tests;
+
+pub use pool::Pool;
+
+use half::{bf16, f16};
+
+use matmul::{DIRECT_ROWS, Panels};
+
+/// Weights as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Slice<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// The upper half of a 32-bit float.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Slice<'a> {
+    /// A part of it.
+    #[must_use]
+    pub fn part(&self, range: std::ops::Range<usize>) -> Slice<'a> {
+        match self {
+            Slice::F32(w) => Slice::F32(&w[range]),
+            Slice::F16(w) => Slice::F16(&w[range]),
+            Slice::Bf16(w) => Slice::Bf16(&w[range]),
+        }
+    }
+
+    /// How many numbers it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Slice::F32(w) => w.len(),
+            Slice::F16(w) => w.len(),
+            Slice::Bf16(w) => w.len(),
+        }
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which way round a weight matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// (outputs, inputs), as in torch's `Linear`.
+    OutIn,
+    /// (inputs, outputs), as in GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// A weight matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// All its numbers, row after row.
+    pub data: Slice<'a>,
+    /// What a row is.
+    pub layout: Layout,
+    /// The length of a row of `x`.
+    pub inputs: usize,
+    /// The length of a row of `y`.
+    pub outputs: usize,
+}
+
+/// A function applied to every element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// GELU by its tanh approximation, `gelu_new` of GPT-2.
+    GeluTanh,
+    /// GELU by the error function.
+    Gelu,
+    /// `max(x, 0)`
+    Relu,
+    /// `x / (1 + exp(-x))`
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
+}
+
+/// The shape of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
+    pub n_kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// What one query token sees: rows `start..end` of its sequence's cache, which is kept in chunks of equal size.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// Each (chunk_rows, n_kv_heads * head_dim); the last may be shorter as long as it holds the rows seen.
+    pub keys: &'a [&'a [f32]],
+    /// Like `keys`.
+    pub values: &'a [&'a [f32]],
+    /// Rows per chunk.
+    pub chunk_rows: usize,
+    /// The first row seen.
+    pub start: usize,
+    /// One past the last row seen.
+    pub end: usize,
+}
+
+/// W, bias, x, the first column, and of every row of y the columns from there on.
+type MatmulFn = fn(&Matrix<'_>, Option<&[f32]>, Panels<'_>, usize, &mut [&mut [f32]]);
+
+/// Weight, bias, eps, x, y.
+type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
+
+/// Kernels compiled for one set of CPU instructions.
+pub struct Kernels {
+    name: &'static str,
+    /// The rows of `x` in a tile of the matrix product.
+    tile_rows: usize,
+    matmul: MatmulFn,
+    layer_norm: LayerNormFn,
+    activate: fn(Activation, &mut [f32]),
+    attend: fn(&Heads, &[Span<'_>], &[f32], usize, &mut [f32]),
+    widen: fn(Slice<'_>, &mut [f32]),
+    first_non_finite: fn(Slice<'_>) -> Option<usize>,
+}
+
+/// A name that is not among the [`available`] kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelectError {
+    /// No kernels have this name.
+    Unknown(String),
+    /// There are kernels of this name, but this CPU lacks their instructions.
+    Unsupported(String),
+}
+
+impl std::fmt::Display for SelectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SelectError::Unknown(name) => write!(f, "no kernels are called `{name}`, expected one of ")?,
+            SelectError::Unsupported(name) => write!(f, "this CPU cannot run the `{name}` kernels, expected one of ")?,
+        }
+        for (i, kernels) in available().iter().enumerate() {
+            write!(f, "{}`{}`", if i > 0 { ", " } else { "" }, kernels.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SelectError {}
+
+/// The kernels called `name`, the [`best`] without one. The name is what a user sets in `FIRESIDE_KERNELS`.
+///
+/// # Errors
+///
+/// When there are none of this name, or none that this CPU can run.
+pub fn select(name: Option<&str>) -> Result<&'static Kernels, SelectError> {
+    let Some(name) = name else { return Ok(best()) };
+    match tiers::all().into_iter().find(|(kernels, _)| kernels.name == name) {
+        Some((kernels, true)) => Ok(kernels),
+        Some((_, false)) => Err(SelectError::Unsupported(name.to_owned())),
+        None => Err(SelectError::Unknown(name.to_owned())),
+    }
+}
+
+/// The fastest kernels that this CPU can run.
+#[must_use]
+pub fn best() -> &'static Kernels {
+    available()[0]
+}
+
+/// All kernels that this CPU can run, fastest first; `scalar` is always among them.
+#[must_use]
+pub fn available() -> Vec<&'static Kernels> {
+    tiers::all().into_iter().filter_map(|(kernels, runs)| runs.then_some(kernels)).collect()
+}
+
+/// Below so many multiplications a call stays on its thread: sharing work out inside [`Pool::run`] costs about 1.5 µs,
+/// and two threads gain that back from a matrix of 384 x 384 on (Zen 5, AVX-512).
+const INLINE_WORK: usize = 1 << 17;
+
+/// Pieces per thread of a large call, so that a thread that is held up does not hold up the call.
+const PIECES_PER_THREAD: usize = 4;
+
+impl Kernels {
+    /// `scalar`, `avx2` or `avx512`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `y (rows, outputs) = x (rows, inputs) · W + bias`
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn matmul(&self, pool: &Pool, w: &Matrix<'_>, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {
+        let (inputs, outputs) = (w.inputs, w.outputs);
+        assert!(inputs > 0 && outputs > 0, "matrix without numbers: {inputs} inputs, {outputs} outputs");
+        assert_eq!(w.data.len(), inputs * outputs, "length of W with {inputs} inputs and {outputs} outputs");
+        assert_eq!(x.len() % inputs, 0, "length of x, {}, is not whole rows of {inputs}", x.len());
+        let rows = x.len() / inputs;
+        assert_eq!(y.len(), rows * outputs, "length of y with {rows} rows of {outputs}");
+        assert!(bias.is_none_or(|bias| bias.len() == outputs), "length of the bias is not {outputs}");
+        if rows == 0 {
+            return;
+        }
+        let mut wanted = self.pieces(pool, rows * inputs * outputs);
+        let tiled = rows >= matmul::tiled_rows(w.layout);
+        if w.layout == Layout::InOut && !tiled {
+            // Weights stream by in runs as long as a piece is wide, and short runs are slow to fetch.
+            wanted = wanted.min(pool.threads());
+        }
+        // Whole vectors and tiles: 64 columns are four vectors of Conv1D, 16 are a tile of the other layout.
+        let whole = if w.layout == Layout::InOut { 64 } else { 16 };
+        let width = outputs.div_ceil(wanted).next_multiple_of(whole);
+        let columns = outputs.div_ceil(width);
+        let panel_rows = match rows {
+            1 => 1,
+            _ if tiled => self.tile_rows,
+            _ => DIRECT_ROWS,
+        };
+        // Where there are too few columns for all threads the rows are cut too, into whole panels.
+        let cuts = wanted.div_ceil(columns);
+        let height = rows.div_ceil(cuts).next_multiple_of(panel_rows);
+
+        let panel = matmul::panel_len(inputs, panel_rows);
+        let mut panels = pool.take_buffer(rows.div_ceil(panel_rows) * panel);
+        let packing = x.chunks(panel_rows * inputs).zip(panels.chunks_mut(panel));
+        let pack = |(x, to): (&[f32], &mut [f32])| matmul::pack(w.layout, x, inputs, panel_rows, to);
+        if wanted == 1 || !tiled {
+            packing.for_each(pack);
+        } else {
+            pool.for_each(packing.collect(), pack);
+        }
+
+        let mut pieces = Vec::with_capacity(columns * rows.div_ceil(height));
+        for (data, y) in panels.chunks(height / panel_rows * panel).zip(y.chunks_mut(height * outputs)) {
+            let at = pieces.len();
+            for column in (0..outputs).step_by(width) {
+                pieces.push((Panels { data, height: panel_rows }, column, Vec::with_capacity(height)));
+            }
+            for row in y.chunks_exact_mut(outputs) {
+                for (piece, part) in pieces[at..].iter_mut().zip(row.chunks_mut(width)) {
+                    piece.2.push(part);
+                }
+            }
+        }
+        pool.for_each(pieces, |(x, column, mut y)| (self.matmul)(w, bias, x, column, &mut y));
+        pool.give_back(panels);
+    }
+
+    /// Layer norm of every row, over its `weight.len()` elements.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn layer_norm(&self, pool: &Pool, weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
+        let dim = weight.len();
+        assert!(dim > 0, "layer norm over no elements");
+        assert_eq!(bias.len(), dim, "length of the bias");
+        assert_eq!(x.len() % dim, 0, "length of x, {}, is not whole rows of {dim}", x.len());
+        assert_eq!(y.len(), x.len(), "length of y");
+        let len = self.piece_len(pool, x.len(), dim, 4);
+        let pieces = x.chunks(len).zip(y.chunks_mut(len)).collect();
+        pool.for_each(pieces, |(x, y)| (self.layer_norm)(weight, bias, eps, x, y));
+    }
+
+    /// Applies `activation` to every element.
+    pub fn activate(&self, pool: &Pool, activation: Activation, x: &mut [f32]) {
+        let len = self.piece_len(pool, x.len(), 1, 16);
+        pool.for_each(x.chunks_mut(len).collect(), |x| (self.activate)(activation, x));
+    }
+
+    /// Attention of every query token over its own cached rows, softmax inside.
+    ///
+    /// `q` and `out` are (tokens, n_heads * head_dim), with one span for each token.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit, or a token sees nothing.
+    pub fn attend(&self, pool: &Pool, heads: &Heads, spans: &[Span<'_>], q: &[f32], out: &mut [f32]) {
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = *heads;
+        assert!(
+            n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0 && head_dim > 0,
+            "{n_heads} heads of {head_dim} over {n_kv_heads} key-value heads"
+        );
+        assert_eq!(q.len(), spans.len() * n_heads * head_dim, "length of q with {} tokens", spans.len());
+        assert_eq!(out.len(), q.len(), "length of the output");
+        let mut work = 0;
+        for span in spans {
+            span.check(n_kv_heads * head_dim);
+            work += 2 * (span.end - span.start) * n_heads * head_dim;
+        }
+        let unit = n_heads / n_kv_heads * head_dim;
+        let units = out.len() / unit;
+        let len = units.div_ceil(self.pieces(pool, work)).max(1);
+        let pieces = out.chunks_mut(len * unit).enumerate().collect();
+        pool.for_each(pieces, |(i, out)| (self.attend)(heads, spans, q, i * len, out));
+    }
+
+    /// `out` = the same numbers as `f32`: one row of an embedding.
+    ///
+    /// # Panics
+    ///
+    /// When lengths differ.
+    pub fn widen(&self, w: Slice<'_>, out: &mut [f32]) {
+        assert_eq!(w.len(), out.len(), "length of the output");
+        (self.widen)(w, out);
+    }
+
+    /// The index of the first NaN or infinity, at the speed of memory.
+    #[must_use]
+    pub fn first_non_finite(&self, w: Slice<'_>) -> Option<usize> {
+        (self.first_non_finite)(w)
+    }
+
+    /// How many pieces to cut a call into.
+    fn pieces(&self, pool: &Pool, work: usize) -> usize {
+        if pool.threads() == 1 || work < INLINE_WORK { 1 } else { pool.threads() * PIECES_PER_THREAD }
+    }
+
+    /// The length of a piece of `len` elements in whole rows of `dim`, each element `cost` multiplications.
+    fn piece_len(&self, pool: &Pool, len: usize, dim: usize, cost: usize) -> usize {
+        len.div_ceil(self.pieces(pool, len * cost)).next_multiple_of(dim).max(dim)
+    }
+}
+
+impl Span<'_> {
+    /// Panics unless every row seen is there.
+    fn check(&self, width: usize) {
+        let Span { keys, values, chunk_rows, start, end } = *self;
+        assert!(chunk_rows > 0 && start < end, "span of rows {start}..{end} in chunks of {chunk_rows}");
+        let chunks = end.div_ceil(chunk_rows);
+        assert!(keys.len() >= chunks && values.len() >= chunks, "span up to row {end} needs {chunks} chunks");
+        for chunk in start / chunk_rows..chunks {
+            let rows = chunk_rows.min(end - chunk * chunk_rows);
+            let (keys, values) = (keys[chunk].len(), values[chunk].len());
+            assert!(keys.min(values) >= rows * width, "chunk {chunk} holds fewer than {rows} rows of {width}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernels").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,38 @@
+//! Fireside runs language models on the machine in front of you.
+//!
+//! ```
+//! use fireside::{Engine, Sampling};
+//!
+//! let mut engine = Engine::load("ember")?;
+//! for piece in engine.generate("Hello World", Sampling::default())? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok::<(), fireside::Error>(())
+//! ```
+//!
+//! `ember` is a small model inside the library, so that this runs on a machine with nothing else on it; a folder with
+//! `config.json`, `model.safetensors` and `tokenizer.json` is named by its path. [`Sampling`] has every control of
+//! transformers' text-generation pipeline under the same name. [`Generation`] is an iterator of [`Piece`]s: text, token,
+//! log-probability and the reason for the end. Several engines may live in one process; each is `Send`, and clones share
+//! their weights.
+
+mod device;
+mod engine;
+mod error;
+pub mod kernels;
+mod models;
+mod nn;
+mod source;
+mod text;
+mod weights;
+
+pub use device::DeviceChoice;
+pub use engine::{
+    CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay, LogitBias, Piece, Prompt, Sampling, Score,
+    ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
+};
+pub use error::{Error, Result, quote};
+pub use models::{ARCHITECTURES, Architecture};
+pub use source::EMBEDDED;
+pub use text::{TextStream, Tokenizer};
+pub use weights::Dtype;

@@ -1,0 +1,179 @@
+//! GPT-2 and DistilGPT-2: learned positions, pre-norm blocks, one fused projection for q, k and v.
+//!
+//! Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Tensors are named as on the Hub, with or
+//! without the prefix `transformer.`; linear weights are `Conv1D`, stored (inputs, outputs).
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::{Architecture, Config, Model, Shape};
+use crate::error::Result;
+use crate::kernels::Heads;
+use crate::nn::{Activation, Attention, Batch, Embedding, LayerNorm, Linear};
+use crate::weights::Weights;
+
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "gpt2",
+    class: "GPT2LMHeadModel",
+    models: "GPT-2 (124M, 355M, 774M, 1.5B), DistilGPT-2, ember",
+    load: |config, weights| Ok(Box::new(Gpt2::load(config, weights)?)),
+};
+
+/// config.json, in its own spelling; absent fields have transformers' defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Gpt2Config {
+    vocab_size: usize,
+    #[serde(alias = "max_position_embeddings")]
+    n_positions: usize,
+    #[serde(alias = "hidden_size")]
+    n_embd: usize,
+    #[serde(alias = "num_hidden_layers")]
+    n_layer: usize,
+    #[serde(alias = "num_attention_heads")]
+    n_head: usize,
+    n_inner: Option<usize>,
+    activation_function: String,
+    layer_norm_epsilon: f32,
+    scale_attn_weights: bool,
+    scale_attn_by_inverse_layer_idx: bool,
+    tie_word_embeddings: bool,
+    add_cross_attention: bool,
+}
+
+impl Default for Gpt2Config {
+    fn default() -> Self {
+        Gpt2Config {
+            vocab_size: 50257,
+            n_positions: 1024,
+            n_embd: 768,
+            n_layer: 12,
+            n_head: 12,
+            n_inner: None,
+            activation_function: "gelu_new".to_owned(),
+            layer_norm_epsilon: 1e-5,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: true,
+            add_cross_attention: false,
+        }
+    }
+}
+
+struct Gpt2 {
+    shape: Shape,
+    wte: Embedding,
+    wpe: Embedding,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+    lm_head: Linear,
+}
+
+struct Block {
+    ln_1: LayerNorm,
+    c_attn: Linear,
+    attention: Attention,
+    attn_c_proj: Linear,
+    ln_2: LayerNorm,
+    c_fc: Linear,
+    activation: Activation,
+    mlp_c_proj: Linear,
+    n_embd: usize,
+}
+
+impl Gpt2 {
+    fn load(config: &Config, weights: &Weights) -> Result<Gpt2> {
+        let c: Gpt2Config = config.fields()?;
+        check(&c, config)?;
+        let prefixed = weights.at("transformer");
+        let w = if prefixed.at("wte.weight").exists() { &prefixed } else { weights };
+
+        let wte = Embedding::load(&w.at("wte"), c.vocab_size, c.n_embd)?;
+        let wpe = Embedding::load(&w.at("wpe"), c.n_positions, c.n_embd)?;
+        let h = (0..c.n_layer).map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer)).collect::<Result<_>>()?;
+        let ln_f = LayerNorm::load(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
+        let head = weights.at("lm_head");
+        let lm_head = if c.tie_word_embeddings {
+            head.at("weight").ignore(); // some checkpoints store the shared matrix twice
+            Linear::tied(&wte, weights.compute())?
+        } else {
+            Linear::plain(&head, c.n_embd, c.vocab_size)?
+        };
+        let shape = Shape { vocab_size: c.vocab_size, context: c.n_positions, n_layers: c.n_layer, kv_width: c.n_embd };
+        Ok(Gpt2 { shape, wte, wpe, h, ln_f, lm_head })
+    }
+}
+
+fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
+    if c.add_cross_attention {
+        return Err(config.unsupported("`add_cross_attention` is not supported"));
+    }
+    for (name, value) in [("vocab_size", c.vocab_size), ("n_positions", c.n_positions), ("n_embd", c.n_embd), ("n_layer", c.n_layer), ("n_head", c.n_head)] {
+        if value == 0 || value > u32::MAX as usize {
+            return Err(config.wrong(format!("expected `{name}` from 1 to {}, found {value}", u32::MAX)));
+        }
+    }
+    if !c.n_embd.is_multiple_of(c.n_head) {
+        return Err(config.wrong(format!("expected `n_embd` to be a multiple of `n_head`, found {} and {}", c.n_embd, c.n_head)));
+    }
+    if !(c.layer_norm_epsilon >= 0.0 && c.layer_norm_epsilon.is_finite()) {
+        return Err(config.wrong(format!("expected `layer_norm_epsilon` of at least 0, found {}", c.layer_norm_epsilon)));
+    }
+    Ok(())
+}
+
+impl Block {
+    fn load(c: &Gpt2Config, config: &Config, w: &Weights, layer: usize) -> Result<Block> {
+        let (n_embd, eps) = (c.n_embd, c.layer_norm_epsilon);
+        let n_inner = c.n_inner.unwrap_or(4 * n_embd);
+        let head_dim = n_embd / c.n_head;
+        let mut scale = if c.scale_attn_weights { (head_dim as f32).sqrt().recip() } else { 1.0 };
+        if c.scale_attn_by_inverse_layer_idx {
+            scale /= (layer + 1) as f32;
+        }
+        let activation = Activation::named(&c.activation_function, w.compute()).ok_or_else(|| {
+            let known: Vec<&str> = Activation::names().collect();
+            config.unsupported(format!("expected an `activation_function` among {}, found `{}`", known.join(", "), c.activation_function.escape_default()))
+        })?;
+        // Causal masks that older checkpoints store; ours is the loop bound.
+        w.at("attn.bias").ignore();
+        w.at("attn.masked_bias").ignore();
+        Ok(Block {
+            ln_1: LayerNorm::load(&w.at("ln_1"), n_embd, eps)?,
+            c_attn: Linear::conv1d(&w.at("attn.c_attn"), n_embd, 3 * n_embd)?,
+            attention: Attention::new(Heads { n_heads: c.n_head, n_kv_heads: c.n_head, head_dim, scale }, w.compute()),
+            attn_c_proj: Linear::conv1d(&w.at("attn.c_proj"), n_embd, n_embd)?,
+            ln_2: LayerNorm::load(&w.at("ln_2"), n_embd, eps)?,
+            c_fc: Linear::conv1d(&w.at("mlp.c_fc"), n_embd, n_inner)?,
+            activation,
+            mlp_c_proj: Linear::conv1d(&w.at("mlp.c_proj"), n_inner, n_embd)?,
+            n_embd,
+        })
+    }
+
+    /// (tokens, n_embd) → (tokens, n_embd)
+    fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
+        let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?; // (tokens, 3 · n_embd)
+        let part = |index: usize| qkv.narrow(1, index * self.n_embd, self.n_embd);
+        let attended = self.attention.forward(&part(0)?, &part(1)?, &part(2)?, batch, layer)?;
+        let x = (x + self.attn_c_proj.forward(&attended)?)?;
+        let inner = self.activation.forward(&self.c_fc.forward(&self.ln_2.forward(&x)?)?)?; // (tokens, n_inner)
+        Ok((&x + self.mlp_c_proj.forward(&inner)?)?)
+    }
+}
+
+impl Model for Gpt2 {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn forward(&self, batch: &mut Batch) -> Result<Tensor> {
+        let mut x = (self.wte.forward(batch.tokens())? + self.wpe.forward(batch.positions())?)?;
+        for (layer, block) in self.h.iter().enumerate() {
+            x = block.forward(&x, batch, layer)?;
+        }
+        batch.commit();
+        let x = batch.select(&x)?; // (wanted, n_embd)
+        self.lm_head.forward(&self.ln_f.forward(&x)?)
+    }
+}

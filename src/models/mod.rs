@@ -1,0 +1,108 @@
+//! What each architecture computes: one file per `model_type` of config.json, and the list of them.
+//!
+//! A model knows no device, file format or quantisation: it names its tensors and strings layers together. To add one,
+//! write `src/models/<model_type>.rs` after the pattern of `gpt2.rs` and add its line to [`ARCHITECTURES`].
+
+mod gpt2;
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result, quote};
+use crate::nn::Batch;
+use crate::weights::Weights;
+
+/// A network with its weights: immutable, shared by all sequences.
+pub trait Model: Send + Sync {
+    /// The sizes that the engine plans with.
+    fn shape(&self) -> &Shape;
+
+    /// Logits (wanted rows, vocabulary) for a batch whose tokens and positions the engine has checked.
+    fn forward(&self, batch: &mut Batch) -> Result<Tensor>;
+}
+
+/// What the engine must know of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Entries of the vocabulary, as the head has them.
+    pub vocab_size: usize,
+    /// Most tokens of a sequence.
+    pub context: usize,
+    /// Layers that cache keys and values.
+    pub n_layers: usize,
+    /// Numbers in one cached row of keys: n_kv_heads · head_dim.
+    pub kv_width: usize,
+}
+
+/// One supported architecture.
+pub struct Architecture {
+    /// config.json's `model_type`.
+    pub model_type: &'static str,
+    /// config.json's entry in `architectures`.
+    pub class: &'static str,
+    /// The published models that are of this architecture, for README's table.
+    pub models: &'static str,
+    /// Builds the model from config.json and the weights.
+    pub load: fn(&Config, &Weights) -> Result<Box<dyn Model>>,
+}
+
+/// Every architecture that can be loaded.
+pub const ARCHITECTURES: &[Architecture] = &[gpt2::ARCHITECTURE];
+
+/// A parsed config.json, and where it came from.
+pub struct Config<'a> {
+    /// The file, for messages.
+    pub path: &'a Path,
+    /// What it says.
+    pub json: Value,
+}
+
+impl<'a> Config<'a> {
+    /// Parses config.json.
+    pub fn parse(path: &'a Path, text: &str) -> Result<Config<'a>> {
+        let json: Value = serde_json::from_str(text).map_err(|error| Error::file(path, format!("expected JSON: {error}"), "the file is damaged; copy it again"))?;
+        if !json.is_object() {
+            return Err(Error::file(path, "expected a JSON object", "the file is damaged; copy it again"));
+        }
+        Ok(Config { path, json })
+    }
+
+    /// The architecture that runs this model.
+    pub fn architecture(&self) -> Result<&'static Architecture> {
+        let class = self.json["architectures"][0].as_str();
+        let model_type = self.json["model_type"].as_str();
+        let found = match (model_type, class) {
+            (Some(model_type), Some(class)) => ARCHITECTURES.iter().find(|a| a.model_type == model_type && a.class == class),
+            (Some(model_type), None) => ARCHITECTURES.iter().find(|a| a.model_type == model_type),
+            (None, Some(class)) => ARCHITECTURES.iter().find(|a| a.class == class),
+            (None, None) => return Err(Error::file(self.path, "expected `model_type` or `architectures`, found neither", "this is not the config.json of a language model")),
+        };
+        found.ok_or_else(|| {
+            let supported: Vec<&str> = ARCHITECTURES.iter().map(|a| a.class).collect();
+            let named = quote(class.or(model_type).unwrap_or_default());
+            Error::unsupported(
+                self.path,
+                format!("architecture {named} is not supported"),
+                format!("supported architectures are {}; ARCHITECTURE.md says how to add one", supported.join(", ")),
+            )
+        })
+    }
+
+    /// The fields that an architecture reads.
+    pub fn fields<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
+        T::deserialize(&self.json).map_err(|error| self.wrong(error.to_string()))
+    }
+
+    /// A config.json that contradicts itself.
+    pub fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::file(self.path, problem, "config.json is damaged or belongs to another model")
+    }
+
+    /// A config.json that asks for what this version does not do.
+    pub fn unsupported(&self, problem: impl Into<String>) -> Error {
+        Error::unsupported(self.path, problem, "take a model without it, or open an issue that names the model")
+    }
+}

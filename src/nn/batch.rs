@@ -1,0 +1,74 @@
+//! The tokens of all sequences laid flat, each sequence with its cache; no padding.
+//!
+//! Prefill, decode and a mix of both are the same thing: so many tokens, from so many sequences.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use super::KvCache;
+use crate::error::Result;
+
+/// Which of a sequence's tokens the caller wants logits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// None: a chunk of a prompt that is not the last.
+    None,
+    /// The last so many.
+    Last(usize),
+}
+
+/// One forward pass's work.
+#[derive(Default)]
+pub struct Batch<'a> {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<Sequence<'a>>,
+    wanted: Vec<u32>,
+}
+
+pub(super) struct Sequence<'a> {
+    pub(super) rows: Range<usize>,
+    pub(super) cache: &'a mut KvCache,
+}
+
+impl<'a> Batch<'a> {
+    /// Adds the tokens that follow what `cache` holds.
+    pub fn push(&mut self, tokens: &[u32], cache: &'a mut KvCache, rows: Rows) {
+        let start = self.tokens.len();
+        let end = start + tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((cache.len()..cache.len() + tokens.len()).map(|p| p as u32));
+        if let Rows::Last(count) = rows {
+            self.wanted.extend((end - count..end).map(|row| row as u32));
+        }
+        self.sequences.push(Sequence { rows: start..end, cache });
+    }
+
+    /// All tokens, sequence after sequence.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Each token's position in its own sequence.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// The wanted rows of (tokens, dim).
+    pub fn select(&self, x: &Tensor) -> Result<Tensor> {
+        let indices = Tensor::new(self.wanted.as_slice(), x.device())?;
+        Ok(x.index_select(&indices, 0)?)
+    }
+
+    pub(super) fn sequences(&mut self) -> &mut [Sequence<'a>] {
+        &mut self.sequences
+    }
+
+    /// Tells the caches that all layers have their rows. The model calls it once its last layer is done.
+    pub fn commit(&mut self) {
+        for sequence in &mut self.sequences {
+            sequence.cache.advance(sequence.rows.len());
+        }
+    }
+}

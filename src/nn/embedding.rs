@@ -1,0 +1,48 @@
+//! Rows of a table by index.
+
+use candle_core::Tensor;
+
+use crate::device::Compute;
+use crate::error::Result;
+use crate::weights::{Stored, Weights};
+
+/// A table of (rows, dim); kept as stored, widened row by row.
+pub struct Embedding {
+    stored: Stored,
+    rows: usize,
+    dim: usize,
+    compute: Compute,
+}
+
+impl Embedding {
+    /// `name.weight` as (rows, dim).
+    pub fn load(weights: &Weights, rows: usize, dim: usize) -> Result<Embedding> {
+        let stored = weights.at("weight").stored(&[rows, dim])?;
+        Ok(Embedding { stored, rows, dim, compute: weights.compute().clone() })
+    }
+
+    /// (tokens) → (tokens, dim). Indices are below `rows`: tokens and positions are checked where they enter.
+    pub fn forward(&self, indices: &[u32]) -> Result<Tensor> {
+        let mut out = vec![0.0; indices.len() * self.dim];
+        let kernels = self.compute.kernels.unwrap_or_else(crate::kernels::best);
+        for (index, out) in indices.iter().zip(out.chunks_exact_mut(self.dim)) {
+            let row = *index as usize * self.dim..(*index as usize + 1) * self.dim;
+            kernels.widen(self.stored.slice().part(row), out);
+        }
+        Ok(Tensor::from_vec(out, (indices.len(), self.dim), &self.compute.device)?)
+    }
+
+    pub(super) fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// Entries of the table.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Width of a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+}

@@ -1,0 +1,237 @@
+//! A model's name → the files that make it: `ember` inside the binary, a folder, or a weight file with its siblings.
+//!
+//! It reads nothing but names and small text files; what is in them is for `weights`, `text` and `models` to judge.
+//! Names of models on the Hub are told apart and refused: nothing here opens a connection.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, quote};
+
+/// The short name of the embedded model, and the default of every command.
+pub const EMBEDDED: &str = "ember";
+
+/// Longest text file that is read whole: vocabularies are a few megabytes, and a tokenizer.json of 150,000 tokens is 17.
+const TEXT_LIMIT: u64 = 256 << 20;
+
+/// Where one file of a model is.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// On disk.
+    Disk(PathBuf),
+    /// Inside the binary: the name that messages use, and the bytes.
+    Embedded(&'static str, &'static [u8]),
+}
+
+impl Location {
+    /// The path on disk, or the name of an embedded file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Location::Disk(path) => path,
+            Location::Embedded(name, _) => Path::new(name),
+        }
+    }
+
+    /// The whole file as text.
+    pub fn read_text(&self) -> Result<Cow<'static, str>> {
+        match self {
+            Location::Embedded(name, bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(Cow::Borrowed(text)),
+                Err(error) => Err(Error::file(Path::new(name), format!("expected UTF-8 text: {error}"), "")),
+            },
+            Location::Disk(path) => read_text(path).map(Cow::Owned),
+        }
+    }
+}
+
+/// The files of one model.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// How the user named it.
+    pub name: String,
+    /// `config.json`.
+    pub config: Location,
+    /// `generation_config.json`, if there is one.
+    pub generation_config: Option<Location>,
+    /// Where the tokenizer comes from.
+    pub tokenizer: TokenizerFiles,
+    /// The weight files, or the index that names them.
+    pub weights: WeightFiles,
+    /// `README.md`, the model's card, if there is one.
+    pub card: Option<Location>,
+}
+
+/// The two ways in which a byte-level tokenizer is published.
+#[derive(Clone, Debug)]
+pub enum TokenizerFiles {
+    /// `tokenizer.json`: everything in one file.
+    Json(Location),
+    /// `vocab.json` and `merges.txt`: GPT-2's original pair.
+    VocabAndMerges(Location, Location),
+}
+
+/// The two ways in which safetensors are published.
+#[derive(Clone, Debug)]
+pub enum WeightFiles {
+    /// One file.
+    Single(Location),
+    /// `model.safetensors.index.json`, which names the shards beside it.
+    Sharded(Location),
+}
+
+impl TokenizerFiles {
+    /// The file that messages name.
+    pub fn path(&self) -> &Path {
+        let (TokenizerFiles::Json(location) | TokenizerFiles::VocabAndMerges(location, _)) = self;
+        location.path()
+    }
+}
+
+impl Source {
+    /// The licence that the card's front matter names.
+    pub fn license(&self) -> Option<String> {
+        let card = self.card.as_ref()?.read_text().ok()?;
+        let matter = card.strip_prefix("---")?.split("\n---").next()?;
+        let license = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
+        Some(license.trim().trim_matches(['"', '\'']).to_owned())
+    }
+
+    /// Finds the files that `name` stands for.
+    pub fn resolve(name: &str) -> Result<Source> {
+        if name == EMBEDDED {
+            return embedded();
+        }
+        let path = Path::new(name);
+        if path.is_dir() {
+            return in_folder(name, path);
+        }
+        if path.is_file() {
+            return beside_weights(name, path);
+        }
+        Err(not_found(name))
+    }
+}
+
+fn in_folder(name: &str, folder: &Path) -> Result<Source> {
+    let single = folder.join("model.safetensors");
+    let index = folder.join("model.safetensors.index.json");
+    let weights = if index.is_file() {
+        WeightFiles::Sharded(Location::Disk(index))
+    } else if single.is_file() {
+        WeightFiles::Single(Location::Disk(single))
+    } else {
+        return Err(Error::file(
+            folder,
+            format!("expected `model.safetensors` or `model.safetensors.index.json`, found {}", listing(folder)),
+            "only safetensors weights are read; convert others with transformers' `save_pretrained`",
+        ));
+    };
+    around(name, folder, weights)
+}
+
+fn beside_weights(name: &str, file: &Path) -> Result<Source> {
+    let hint = "name a folder, a `.safetensors` file or a `.safetensors.index.json` file";
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let file_name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let location = Location::Disk(file.to_owned());
+    if file_name.ends_with(".safetensors.index.json") {
+        around(name, folder, WeightFiles::Sharded(location))
+    } else if file_name.ends_with(".safetensors") {
+        around(name, folder, WeightFiles::Single(location))
+    } else {
+        Err(Error::unsupported(file, "expected a `.safetensors` file", hint))
+    }
+}
+
+/// The small files that lie beside the weights.
+fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
+    let present = |file: &str| {
+        let path = folder.join(file);
+        path.is_file().then_some(Location::Disk(path))
+    };
+    let config = present("config.json").ok_or_else(|| {
+        Error::file(folder, "expected `config.json` beside the weights, found none", "copy config.json from where the model came from")
+    })?;
+    let tokenizer = match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
+        (Some(json), _, _) => TokenizerFiles::Json(json),
+        (None, Some(vocab), Some(merges)) => TokenizerFiles::VocabAndMerges(vocab, merges),
+        (None, vocab, _) => {
+            let missing = if vocab.is_some() { "`merges.txt` beside `vocab.json`" } else { "`tokenizer.json`, or `vocab.json` and `merges.txt`" };
+            return Err(Error::file(folder, format!("expected {missing}, found none"), "copy the tokenizer's files from where the model came from"));
+        }
+    };
+    Ok(Source { name: name.to_owned(), config, generation_config: present("generation_config.json"), tokenizer, weights, card: present("README.md") })
+}
+
+fn not_found(name: &str) -> Error {
+    let looks_like_a_path = name.contains(std::path::MAIN_SEPARATOR) && !is_hub_name(name) || name.starts_with(['.', '~']);
+    let (problem, hint) = if looks_like_a_path {
+        ("no such file or folder", "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json".to_owned())
+    } else {
+        (
+            "it is neither `ember` nor a file or folder here",
+            "download the model's folder (config.json, model.safetensors, tokenizer.json) and pass its path; fetching from the Hub is not in this version".to_owned(),
+        )
+    };
+    Error::ModelNotFound { name: name.to_owned(), problem: problem.to_owned(), hint }
+}
+
+/// `name` or `owner/name`, as the Hub spells them.
+fn is_hub_name(name: &str) -> bool {
+    name.split('/').count() <= 2 && !name.starts_with(['/', '.', '~'])
+}
+
+/// What a folder holds, for a message: the first names, sorted.
+fn listing(folder: &Path) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect(),
+        Err(error) => return format!("a folder that cannot be read ({error})"),
+    };
+    names.sort();
+    if names.is_empty() {
+        return "an empty folder".to_owned();
+    }
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|n| quote(n)).collect();
+    format!("{}{more}", shown.join(", "))
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let failed = |error: std::io::Error| Error::file(path, error.to_string(), "");
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > TEXT_LIMIT {
+        return Err(Error::file(path, format!("expected a text file of at most {TEXT_LIMIT} bytes, found {size}"), ""));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|error| {
+        Error::file(path, format!("expected UTF-8 text, found an invalid byte at {}", error.utf8_error().valid_up_to()), "the file is damaged; copy it again")
+    })
+}
+
+#[cfg(feature = "ember")]
+fn embedded() -> Result<Source> {
+    /// Puts the weights where 4-byte numbers may be read: `include_bytes!` alone promises no alignment.
+    #[repr(C, align(64))]
+    struct Aligned<B: ?Sized>(B);
+    static WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../models/ember/model.safetensors"));
+
+    let file = |name, bytes| Location::Embedded(name, bytes);
+    Ok(Source {
+        name: EMBEDDED.to_owned(),
+        config: file("ember/config.json", include_bytes!("../models/ember/config.json")),
+        generation_config: Some(file("ember/generation_config.json", include_bytes!("../models/ember/generation_config.json"))),
+        tokenizer: TokenizerFiles::Json(file("ember/tokenizer.json", include_bytes!("../models/ember/tokenizer.json"))),
+        weights: WeightFiles::Single(file("ember/model.safetensors", &WEIGHTS.0)),
+        card: Some(file("ember/README.md", include_bytes!("../models/ember/README.md"))),
+    })
+}
+
+#[cfg(not(feature = "ember"))]
+fn embedded() -> Result<Source> {
+    Err(Error::ModelNotFound {
+        name: EMBEDDED.to_owned(),
+        problem: "this build carries no embedded model".to_owned(),
+        hint: "build with the feature `ember`, or name a folder".to_owned(),
+    })
+}

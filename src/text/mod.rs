@@ -1,0 +1,9 @@
+//! Strings ⇄ tokens: the tokenizer, and a stream of whole characters out of single tokens.
+//!
+//! It knows nothing of models; a token is a number and the bytes that it stands for.
+
+mod stream;
+mod tokenizer;
+
+pub use stream::TextStream;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,181 @@
+//! Names → tensors, from files, without copying what can stay mapped.
+//!
+//! A [`Weights`] is a place in a checkpoint: `weights.at("h.0").at("attn.c_attn.weight").stored(&[768, 2304])`. It checks
+//! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
+//! no architecture.
+
+mod safetensors;
+mod stored;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+pub use stored::{Buffer, Dtype, Stored};
+
+use crate::device::Compute;
+use crate::error::{Error, Result, quote};
+use crate::kernels::Slice;
+use crate::source::WeightFiles;
+
+/// A place in a checkpoint: the checkpoint and a prefix of names. Cheap to clone.
+#[derive(Clone)]
+pub struct Weights {
+    checkpoint: Arc<Checkpoint>,
+    compute: Compute,
+    path: String,
+}
+
+/// All tensors of a model, as they lie in their files.
+struct Checkpoint {
+    /// The file that messages name: the weight file, or the index of the shards.
+    file: PathBuf,
+    tensors: HashMap<String, Entry>,
+    /// Asked for so far; the rest is reported by [`Weights::unused`].
+    used: Mutex<HashSet<String>>,
+    /// The dtype to keep weights in; `None` keeps them as stored.
+    dtype: Option<Dtype>,
+}
+
+/// A tensor that was found in a header but not yet looked at.
+struct Entry {
+    file: Arc<safetensors::File>,
+    dtype: ::safetensors::Dtype,
+    shape: Vec<usize>,
+    range: std::ops::Range<usize>,
+}
+
+/// Numbers that one thread checks in one go: a few megabytes, so that large tensors are read by all threads at once.
+const CHECKED_AT_ONCE: usize = 1 << 20;
+
+impl Weights {
+    /// Opens the weight files of a model. Only headers are read; tensors are touched when a layer asks for them.
+    pub fn open(files: &WeightFiles, dtype: Option<Dtype>, compute: Compute) -> Result<Weights> {
+        let (file, tensors) = match files {
+            WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
+            WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
+        };
+        let checkpoint = Checkpoint { file, tensors, used: Mutex::default(), dtype };
+        Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
+    }
+
+    /// The place `name` below this one.
+    pub fn at(&self, name: &str) -> Weights {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        Weights { path, ..self.clone() }
+    }
+
+    /// True where a tensor of exactly this path exists.
+    pub fn exists(&self) -> bool {
+        self.checkpoint.tensors.contains_key(&self.path)
+    }
+
+    /// The machine that the layers above will run on.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// The tensor at this place, with the shape that the architecture expects.
+    pub fn stored(&self, shape: &[usize]) -> Result<Stored> {
+        let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
+        self.mark_used();
+        if entry.shape != shape {
+            return Err(self.wrong(
+                format!("expected shape {shape:?}, found {:?}", entry.shape),
+                "config.json and the weights do not belong together; fetch both from the same place",
+            ));
+        }
+        let stored = entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
+            self.wrong(
+                format!("expected dtype F32, F16 or BF16, found {:?}", entry.dtype),
+                "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
+            )
+        })?;
+        let stored = match self.checkpoint.dtype {
+            Some(dtype) => stored.converted(dtype, &self.compute.pool),
+            None => stored,
+        };
+        self.check_finite(&stored)?;
+        Ok(stored)
+    }
+
+    /// A small tensor (a norm's weight, a bias) widened to f32.
+    pub fn vector(&self, length: usize) -> Result<Vec<f32>> {
+        Ok(self.stored(&[length])?.to_f32())
+    }
+
+    /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.
+    pub fn ignore(&self) {
+        self.mark_used();
+    }
+
+    /// Names in the files that no layer asked for, sorted.
+    pub fn unused(&self) -> Vec<String> {
+        let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut names: Vec<String> = self.checkpoint.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Bytes of all tensors in the files.
+    pub fn bytes(&self) -> usize {
+        self.checkpoint.tensors.values().map(|entry| entry.range.len()).sum()
+    }
+
+    /// Numbers of the tensors that layers asked for.
+    pub fn parameters(&self) -> usize {
+        let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tensors = self.checkpoint.tensors.iter().filter(|(name, _)| used.contains(*name));
+        tensors.map(|(_, entry)| entry.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The dtypes that occur in the files, most bytes first.
+    pub fn dtypes(&self) -> Vec<String> {
+        let mut bytes: HashMap<String, usize> = HashMap::new();
+        for entry in self.checkpoint.tensors.values() {
+            *bytes.entry(entry.dtype.to_string().to_lowercase()).or_default() += entry.range.len();
+        }
+        let mut dtypes: Vec<(String, usize)> = bytes.into_iter().collect();
+        dtypes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        dtypes.into_iter().map(|(dtype, _)| dtype).collect()
+    }
+
+    fn mark_used(&self) {
+        let mut used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        used.insert(self.path.clone());
+    }
+
+    fn check_finite(&self, stored: &Stored) -> Result<()> {
+        let kernels = self.compute.kernels.unwrap_or_else(crate::kernels::best);
+        let all = stored.slice();
+        let starts: Vec<usize> = (0..all.len()).step_by(CHECKED_AT_ONCE).collect();
+        let found = self.compute.pool.map(&starts, |start| {
+            let part = all.part(*start..(start + CHECKED_AT_ONCE).min(all.len()));
+            kernels.first_non_finite(part).map(|index| start + index)
+        });
+        let Some(index) = found.into_iter().flatten().next() else { return Ok(()) };
+        let value = match stored.slice() {
+            Slice::F32(values) => values[index],
+            Slice::F16(values) => values[index].to_f32(),
+            Slice::Bf16(values) => values[index].to_f32(),
+        };
+        let cause = match self.checkpoint.dtype {
+            Some(Dtype::F16) => "the value may be too large for f16; try `--dtype f32`",
+            _ => "the file is damaged or the training diverged; take another copy",
+        };
+        Err(self.wrong(format!("expected finite weights, found {value} at element {index}"), cause))
+    }
+
+    fn missing(&self) -> Error {
+        let count = self.checkpoint.tensors.len();
+        Error::file(
+            &self.checkpoint.file,
+            format!("tensor {} is missing among the {count} in the file", quote(&self.path)),
+            "config.json and the weights do not belong together, or a shard is missing; fetch both from the same place",
+        )
+    }
+
+    fn wrong(&self, problem: String, hint: &str) -> Error {
+        Error::file(&self.checkpoint.file, format!("tensor {}: {problem}", quote(&self.path)), hint)
+    }
+}

@@ -1,0 +1,139 @@
+//! A tensor's numbers where they lie: in a mapped file, in the binary, or on the heap after a conversion.
+
+use std::ops::{Deref, Range};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use crate::kernels::{Pool, Slice};
+
+/// The number formats that weights are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits, IEEE.
+    F16,
+    /// 16 bits, the upper half of an f32.
+    Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" | "float32" => Ok(Dtype::F32),
+            "f16" | "float16" => Ok(Dtype::F16),
+            "bf16" | "bfloat16" => Ok(Dtype::Bf16),
+            _ => Err("expected `f32`, `f16` or `bf16`".to_owned()),
+        }
+    }
+}
+
+/// One tensor's numbers, in the order of the file. Clones share them.
+#[derive(Clone)]
+pub enum Stored {
+    /// 32 bits.
+    F32(Buffer<f32>),
+    /// 16 bits, IEEE.
+    F16(Buffer<f16>),
+    /// 16 bits, the upper half of an f32.
+    Bf16(Buffer<bf16>),
+}
+
+impl Stored {
+    /// The numbers, as the kernels take them.
+    pub fn slice(&self) -> Slice<'_> {
+        match self {
+            Stored::F32(values) => Slice::F32(values),
+            Stored::F16(values) => Slice::F16(values),
+            Stored::Bf16(values) => Slice::Bf16(values),
+        }
+    }
+
+    /// The format of the numbers.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Stored::F32(_) => Dtype::F32,
+            Stored::F16(_) => Dtype::F16,
+            Stored::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
+    /// A copy in f32; exact.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self {
+            Stored::F32(values) => values.to_vec(),
+            Stored::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Stored::Bf16(values) => values.iter().map(|v| v.to_f32()).collect(),
+        }
+    }
+
+    /// The same numbers in `dtype`, rounded to nearest; shared and not copied where they already are.
+    pub fn converted(self, dtype: Dtype, pool: &Pool) -> Stored {
+        if self.dtype() == dtype {
+            return self;
+        }
+        match (&self, dtype) {
+            (Stored::F32(v), Dtype::F16) => Stored::F16(converted(v, pool, |x| f16::from_f32(*x))),
+            (Stored::F32(v), Dtype::Bf16) => Stored::Bf16(converted(v, pool, |x| bf16::from_f32(*x))),
+            (Stored::F16(v), Dtype::Bf16) => Stored::Bf16(converted(v, pool, |x| bf16::from_f32(x.to_f32()))),
+            (Stored::F16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
+            (Stored::Bf16(v), Dtype::F16) => Stored::F16(converted(v, pool, |x| f16::from_f32(x.to_f32()))),
+            (Stored::Bf16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
+            (Stored::F32(_), Dtype::F32) => self,
+        }
+    }
+}
+
+fn converted<A: Sync, B: Send + Sync>(from: &[A], pool: &Pool, convert: impl Fn(&A) -> B + Send + Sync) -> Buffer<B> {
+    Buffer::Heap(pool.map(from, convert).into())
+}
+
+/// Numbers of one type, wherever they are.
+#[derive(Clone)]
+pub enum Buffer<T: 'static> {
+    /// A range of bytes in a mapped file; alignment was checked when it was made.
+    Mapped(Arc<Mmap>, Range<usize>),
+    /// Inside the binary.
+    Static(&'static [T]),
+    /// Converted, or copied because the file does not align it.
+    Heap(Arc<[T]>),
+}
+
+impl<T: bytemuck::AnyBitPattern> Buffer<T> {
+    /// `range` of a mapped file as numbers: in place where aligned, copied otherwise.
+    pub(super) fn mapped(file: &Arc<Mmap>, range: Range<usize>) -> Buffer<T> {
+        match bytemuck::try_cast_slice::<u8, T>(&file[range.clone()]) {
+            Ok(_) => Buffer::Mapped(Arc::clone(file), range),
+            Err(_) => Buffer::Heap(copied(&file[range])),
+        }
+    }
+
+    /// Bytes inside the binary as numbers: in place where aligned, copied otherwise.
+    pub(super) fn embedded(bytes: &'static [u8]) -> Buffer<T> {
+        match bytemuck::try_cast_slice(bytes) {
+            Ok(values) => Buffer::Static(values),
+            Err(_) => Buffer::Heap(copied(bytes)),
+        }
+    }
+}
+
+fn copied<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Arc<[T]> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}
+
+impl<T: bytemuck::AnyBitPattern> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Buffer::Mapped(file, range) => bytemuck::cast_slice(&file[range.clone()]),
+            Buffer::Static(values) => values,
+            Buffer::Heap(values) => values,
+        }
+    }
+}
