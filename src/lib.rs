@@ -16,6 +16,9 @@
 //! log-probability and the reason for the end. Several engines may live in one process; each is `Send`, and clones share
 //! their weights.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod device;
 mod engine;
 mod error;

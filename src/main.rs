@@ -1,1 +1,5 @@
-fn main(){}
+//! The command `fireside`: every verb.
+
+fn main() -> std::process::ExitCode {
+    fireside::cli::fireside()
+}

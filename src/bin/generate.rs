@@ -1,1 +1,5 @@
-fn main(){}
+//! The command `generate`: the verb `fireside generate` under its own name.
+
+fn main() -> std::process::ExitCode {
+    fireside::cli::generate()
+}

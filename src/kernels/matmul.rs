@@ -54,12 +54,13 @@ pub(super) fn panel_len(inputs: usize, height: usize) -> usize {
     inputs.next_multiple_of(4) * height
 }
 
-/// Packs up to `height` rows of `x` into a panel.
-pub(super) fn pack(layout: Layout, x: &[f32], inputs: usize, height: usize, panel: &mut [f32]) {
-    if x.len() < inputs * height || !inputs.is_multiple_of(4) {
+/// Packs up to `height` rows of `x`, which begin `apart` elements from each other, into a panel.
+pub(super) fn pack(layout: Layout, x: &[f32], apart: usize, inputs: usize, height: usize, panel: &mut [f32]) {
+    if x.len() < apart * height || !inputs.is_multiple_of(4) {
         panel.fill(0.0);
     }
-    for (r, row) in x.chunks_exact(inputs).enumerate() {
+    for (r, row) in x.chunks(apart).take(height).enumerate() {
+        let row = &row[..inputs];
         match layout {
             Layout::OutIn => {
                 let steps = panel.as_chunks_mut::<4>().0.iter_mut().skip(r).step_by(height);

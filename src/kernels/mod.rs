@@ -252,9 +252,10 @@ impl Kernels {
         let height = rows.div_ceil(cuts).next_multiple_of(panel_rows);
 
         let panel = matmul::panel_len(inputs, panel_rows);
-        let mut panels = pool.take_buffer(rows.div_ceil(panel_rows) * panel);
+        let mut buffer = pool.take_buffer(rows.div_ceil(panel_rows) * panel);
+        let panels = &mut buffer[..rows.div_ceil(panel_rows) * panel];
         let packing = x.chunks(panel_rows * inputs).zip(panels.chunks_mut(panel));
-        let pack = |(x, to): (&[f32], &mut [f32])| matmul::pack(w.layout, x, inputs, panel_rows, to);
+        let pack = |(x, to): (&[f32], &mut [f32])| matmul::pack(w.layout, x, inputs, inputs, panel_rows, to);
         if wanted == 1 || !tiled {
             packing.for_each(pack);
         } else {
@@ -274,7 +275,7 @@ impl Kernels {
             }
         }
         pool.for_each(pieces, |(x, column, mut y)| (self.matmul)(w, bias, x, column, &mut y));
-        pool.give_back(panels);
+        pool.give_back(buffer);
     }
 
     /// Layer norm of every row, over its `weight.len()` elements.
@@ -321,7 +322,10 @@ impl Kernels {
         }
         let unit = n_heads / n_kv_heads * head_dim;
         let units = out.len() / unit;
-        let len = units.div_ceil(self.pieces(pool, work)).max(1);
+        let pieces = self.pieces(pool, work);
+        let len = units.div_ceil(pieces).max(1);
+        // Whole tokens, four of them at a time, where there are enough: they share the reading of their cache.
+        let len = if spans.len() >= 4 * pieces { len.next_multiple_of(4 * n_kv_heads) } else { len };
         let pieces = out.chunks_mut(len * unit).enumerate().collect();
         pool.for_each(pieces, |(i, out)| (self.attend)(heads, spans, q, i * len, out));
     }

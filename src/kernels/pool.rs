@@ -67,10 +67,12 @@ impl Pool {
         }
     }
 
-    /// A buffer of `len` numbers, whatever they are, to be given back after use.
+    /// A buffer of at least `len` numbers, whatever they are, to be given back after use.
     pub(super) fn take_buffer(&self, len: usize) -> Vec<f32> {
         let mut buffer = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        buffer.resize(len, 0.0);
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        }
         buffer
     }
 

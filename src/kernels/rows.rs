@@ -53,7 +53,7 @@ pub(super) fn activate(activation: Activation, x: &mut [f32]) {
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     /// `-2 * sqrt(2 / pi)`
-    const SCALE: f32 = -1.595_769;
+    const SCALE: f32 = -1.595_769_2;
     let u = (x * x * x).mul_add(0.044_715, x);
     x / (1.0 + exp(SCALE * u))
 }

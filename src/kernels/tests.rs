@@ -410,11 +410,14 @@ impl Attention {
 
 #[test]
 fn attention_is_right_and_knows_no_chunks_threads_tiers_or_neighbours() {
-    let spans: &[(usize, usize)] = &[(0, 1), (0, 2), (0, 17), (3, 40), (39, 40), (8, 16), (7, 33), (0, 100), (64, 100)];
+    // Neighbours that begin at the same row are computed together, others are not.
+    let mut spans = vec![(0, 1), (0, 2), (0, 17), (3, 40), (39, 40), (8, 16), (7, 33), (0, 100), (64, 100)];
+    spans.extend((20..=31).map(|end| (0, end)));
+    spans.extend([(5, 99), (5, 6), (5, 50), (5, 51), (5, 100)]);
     for (n_heads, n_kv_heads, head_dim) in
         [(1, 1, 1), (2, 2, 7), (4, 4, 64), (6, 2, 16), (8, 1, 33), (4, 1, 80), (9, 1, 24)]
     {
-        let attention = Attention::new(n_heads, n_kv_heads, head_dim, spans);
+        let attention = Attention::new(n_heads, n_kv_heads, head_dim, &spans);
         let what = format!("{n_heads} heads over {n_kv_heads} of {head_dim}");
         let right = attention.run(best(), &pool(1), 1000);
         for (out, naive) in right.iter().zip(attention.naive()) {

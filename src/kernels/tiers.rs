@@ -7,6 +7,7 @@
 
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::{Kernels, attention, matmul, rows};
 

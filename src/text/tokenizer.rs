@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 use crate::error::{Error, Result, quote};
-use crate::source::{Location, TokenizerFiles};
+use crate::source::{Location, Source, TokenizerFiles};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
@@ -27,8 +27,13 @@ pub struct Tokenizer {
 const HINT: &str = "the file is damaged or of another kind; copy the tokenizer's files from where the model came from";
 
 impl Tokenizer {
+    /// A model's tokenizer without its weights: `ember`, a folder, or a `.safetensors` file with its siblings.
+    pub fn load(name: &str) -> Result<Tokenizer> {
+        Tokenizer::open(&Source::resolve(name)?.tokenizer)
+    }
+
     /// Reads the tokenizer's files.
-    pub fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
+    pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
         let (mut inner, path) = match files {
             TokenizerFiles::Json(json) => (from_json(json)?, json.path()),
             TokenizerFiles::VocabAndMerges(vocab, merges) => (from_vocab_and_merges(vocab, merges)?, vocab.path()),

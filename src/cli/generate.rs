@@ -1,0 +1,158 @@
+//! `fireside generate`: continue a text.
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use super::input::TextArgs;
+use super::model::{ModelArgs, describe, warn};
+use super::output::{Usage, answer, answer_json, figure};
+use crate::{Completion, Engine, Generation, Sampling, TokenLogprob};
+
+/// Continue a text
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  fireside generate \"Hello World\"
+  fireside generate --temperature 0 -n 40 Once upon a time
+  fireside generate --num-return-sequences 3 --seed 42 --json \"The king said\"
+  cat story.txt | fireside generate --truncation=left --verbose")]
+pub(super) struct Args {
+    #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    sampling: Sampling,
+    /// Print text as it comes, which is the default for one text; =false waits for all of it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "json", help_heading = "Prompt and output")]
+    stream: Option<bool>,
+    /// Print what the pipeline returns: [{"generated_text": …}, …]
+    #[arg(long, help_heading = "Prompt and output")]
+    json: bool,
+    /// With --json: tokens, finish reason, seed, settings and timings as well
+    #[arg(long, requires = "json", help_heading = "Prompt and output")]
+    details: bool,
+    /// Print model, settings and speed, on stderr
+    #[arg(short, long, help_heading = "Prompt and output")]
+    verbose: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let prompt = args.text.read_prompt()?;
+    let mut engine = args.model.load()?;
+    let mut generation = engine.generate(prompt, args.sampling.clone())?;
+    warn(generation.warnings());
+    let settings = generation.settings(0);
+    let several = settings.num_return_sequences.unwrap_or(1) > 1;
+    let searched = settings.num_beams.unwrap_or(1) > 1;
+    if args.stream == Some(true) && (several || searched) {
+        let problem = format!("`stream` does not work with `{}` above 1", if searched { "num_beams" } else { "num_return_sequences" });
+        return Err(Usage { problem, hint: "leave out one of the two: such texts are known only at the end" }.into());
+    }
+    if args.verbose {
+        describe(&engine);
+        figure("settings", one_line(&generation));
+    }
+    if args.json {
+        print_json(&mut generation, &engine, args.details)?;
+    } else if args.stream.unwrap_or(!several && !searched) {
+        print_stream(&mut generation)?;
+    } else {
+        let texts: Vec<String> = generation.completions()?.into_iter().map(|completion| completion.generated_text + "\n").collect();
+        answer(&texts.join("\n"))?;
+    }
+    if args.verbose {
+        print_timings(&generation);
+    }
+    Ok(())
+}
+
+fn print_stream(generation: &mut Generation) -> Result<()> {
+    answer(generation.leading_text(0))?;
+    for piece in generation.by_ref() {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                answer("\n")?; // what was printed stays a line of its own
+                return Err(error.into());
+            }
+        };
+        if !piece.text.is_empty() {
+            answer(&piece.text)?;
+        }
+    }
+    answer("\n")
+}
+
+fn print_json(generation: &mut Generation, engine: &Engine, details: bool) -> Result<()> {
+    let completions = generation.completions()?;
+    let texts: Vec<Value> = completions
+        .iter()
+        .map(|completion| {
+            let mut text = Map::new();
+            text.insert("generated_text".to_owned(), json!(completion.generated_text));
+            if details {
+                text.insert("details".to_owned(), details_of(completion, generation, engine));
+            }
+            Value::Object(text)
+        })
+        .collect();
+    answer_json(&texts)
+}
+
+fn details_of(completion: &Completion, generation: &Generation, engine: &Engine) -> Value {
+    let token = |id: &u32, logprob: Option<&TokenLogprob>| {
+        let mut token = json!({ "id": id, "text": engine.tokenizer().decode(&[*id], false), "special": engine.tokenizer().is_special(*id) });
+        if let Some(logprob) = logprob {
+            token["logprob"] = json!(logprob.logprob);
+            if !logprob.top.is_empty() {
+                let top = logprob.top.iter().map(|(id, logprob)| json!({ "id": id, "text": engine.tokenizer().decode(&[*id], false), "logprob": logprob }));
+                token["top_tokens"] = top.collect();
+            }
+        }
+        token
+    };
+    let timings = generation.timings();
+    let mut details = json!({
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": generation.prompt_tokens(completion.request),
+        "generated_tokens": completion.tokens.len(),
+        "seed": generation.settings(completion.request).seed,
+        "tokens": completion.tokens.iter().enumerate().map(|(i, id)| token(id, completion.logprobs.get(i))).collect::<Value>(),
+        "settings": set(generation),
+        "timings": {
+            "load_ms": engine.info().load_time.as_secs_f64() * 1e3,
+            "prefill_ms": timings.prefill.as_secs_f64() * 1e3,
+            "decode_ms": timings.decode.as_secs_f64() * 1e3,
+        },
+    });
+    let prompt = generation.prompt_logprobs(completion.request);
+    if !prompt.is_empty() {
+        details["prefill"] = prompt.iter().map(|logprob| token(&logprob.token, Some(logprob))).collect();
+    }
+    if let Some(score) = completion.score {
+        details["score"] = json!(score);
+    }
+    details
+}
+
+/// The settings that are in force.
+fn set(generation: &Generation) -> Map<String, Value> {
+    match serde_json::to_value(generation.settings(0)) {
+        Ok(Value::Object(all)) => all.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
+    }
+}
+
+fn one_line(generation: &Generation) -> String {
+    set(generation).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn print_timings(generation: &Generation) {
+    let timings = generation.timings();
+    let line = |tokens: usize, time: std::time::Duration| {
+        let seconds = time.as_secs_f64();
+        format!("{tokens} tokens in {:.1} ms ({:.0} tokens/s)", seconds * 1e3, tokens as f64 / seconds.max(1e-9))
+    };
+    figure("prefill", line(timings.prompt_tokens, timings.prefill));
+    figure("decode", line(timings.decoded_tokens, timings.decode));
+}

@@ -1,0 +1,84 @@
+//! Words on a screen: one file per verb, each its arguments and what it does with them.
+//!
+//! stdout carries the answer and nothing else; warnings, timings and errors go to stderr. Exit codes: 0 done, 1 failed,
+//! 2 bad usage, 130 on Ctrl-C; a closed pipe ends quietly.
+
+mod completions;
+mod generate;
+mod info;
+mod input;
+mod model;
+mod output;
+mod score;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Run language models on the machine in front of you
+#[derive(Parser)]
+#[command(name = "fireside", version, styles = STYLES, arg_required_else_help = true, after_help = "Examples:
+  fireside generate \"Hello World\"
+  fireside generate --model ./gpt2 --temperature 0 -n 40 \"The capital of France is\"
+  fireside info ./gpt2")]
+struct Fireside {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Generate(generate::Args),
+    Tokenize(tokenize::Args),
+    #[command(visible_alias = "perplexity")]
+    Score(score::Args),
+    Info(info::Args),
+    Completions(completions::Args),
+}
+
+/// The command `generate` has the arguments of the verb.
+#[derive(Parser)]
+#[command(name = "generate", version, styles = STYLES)]
+struct Generate {
+    #[command(flatten)]
+    args: generate::Args,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Runs the command `fireside`.
+pub fn fireside() -> ExitCode {
+    let parsed: Fireside = parse();
+    output::finish(match parsed.verb {
+        Verb::Generate(args) => generate::run(args),
+        Verb::Tokenize(args) => tokenize::run(args),
+        Verb::Score(args) => score::run(args),
+        Verb::Info(args) => info::run(args),
+        Verb::Completions(args) => completions::run(args),
+    })
+}
+
+/// Runs the command `generate`.
+pub fn generate() -> ExitCode {
+    let parsed: Generate = parse();
+    output::finish(generate::run(parsed.args))
+}
+
+/// Parses the arguments, or says what is wrong with them and exits as clap does: 2 for errors, 0 for `--help`.
+fn parse<C: CommandFactory + FromArgMatches>() -> C {
+    output::on_interrupt_exit();
+    let matches = C::command().get_matches();
+    C::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut C::command()).exit())
+}
+
+/// All of the command line, for completions and for the tests that hold it against the documentation.
+pub fn command() -> clap::Command {
+    Fireside::command()
+}

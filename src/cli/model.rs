@@ -1,0 +1,84 @@
+//! Which model, and where it runs: the arguments that verbs share.
+
+use anyhow::Result;
+
+use super::output::{figure, warning};
+use crate::{DeviceChoice, Dtype, EMBEDDED, Engine};
+
+/// A model and the machine under it.
+#[derive(clap::Args)]
+pub(super) struct ModelArgs {
+    /// The model: `ember` (inside the program), a folder, or a .safetensors file
+    #[arg(short, long, value_name = "MODEL", default_value = EMBEDDED, help_heading = "Model")]
+    pub(super) model: String,
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
+}
+
+/// Where a model runs.
+#[derive(clap::Args)]
+pub(super) struct MachineArgs {
+    /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal` [default: cpu]
+    #[arg(long, value_name = "DEVICE", help_heading = "Model")]
+    device: Option<DeviceChoice>,
+    /// Keep weights as `f32`, `f16` or `bf16` [default: as stored]
+    #[arg(long, value_name = "DTYPE", help_heading = "Model")]
+    dtype: Option<Dtype>,
+    /// Threads to compute with [default: all that the process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
+    threads: Option<u16>,
+    /// Most tokens of prompt and text together [default: the model's own limit]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    context: Option<usize>,
+}
+
+impl MachineArgs {
+    /// Loads a model onto this machine.
+    pub(super) fn load(&self, model: &str) -> Result<Engine> {
+        let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
+        if let Some(dtype) = self.dtype {
+            builder = builder.dtype(dtype);
+        }
+        if let Some(context) = self.context {
+            builder = builder.context(context);
+        }
+        Ok(builder.load(model)?)
+    }
+}
+
+impl ModelArgs {
+    /// Loads the model.
+    pub(super) fn load(&self) -> Result<Engine> {
+        self.machine.load(&self.model)
+    }
+}
+
+/// What `--verbose` says of a loaded model.
+pub(super) fn describe(engine: &Engine) {
+    let info = engine.info();
+    figure("model", format_args!("{}: {}, {} parameters, {}", info.name, info.architecture, count(info.parameters), info.dtypes.join(" + ")));
+    figure("device", &info.device);
+    figure("load", format_args!("{:.1} ms", info.load_time.as_secs_f64() * 1e3));
+}
+
+/// Warnings, a line each.
+pub(super) fn warn(warnings: &[String]) {
+    warnings.iter().for_each(warning);
+}
+
+/// `5853184` → `5.9M`.
+pub(super) fn count(n: usize) -> String {
+    scaled(n, &[(1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")], "")
+}
+
+/// `11706368` → `11.7 MB`.
+pub(super) fn bytes(n: usize) -> String {
+    scaled(n, &[(1_000_000_000, " GB"), (1_000_000, " MB"), (1_000, " KB")], " B")
+}
+
+fn scaled(n: usize, units: &[(usize, &str)], none: &str) -> String {
+    match units.iter().find(|(size, _)| n >= *size) {
+        Some((size, unit)) => format!("{:.1}{unit}", n as f64 / *size as f64),
+        None => format!("{n}{none}"),
+    }
+}

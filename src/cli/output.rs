@@ -1,0 +1,136 @@
+//! The answer on stdout, everything else on stderr, and the exit code.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+/// Exit code of a command that Ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Writes a part of the answer, at once.
+pub(super) fn answer(text: &str) -> Result<()> {
+    if stdout_was_closed() {
+        let closed = io::Error::other("stdout is closed");
+        return Err(closed).context("cannot write the answer");
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write the answer")
+}
+
+/// Writes a line of the answer that is JSON.
+pub(super) fn answer_json(value: &impl serde::Serialize) -> Result<()> {
+    answer(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// Something that the user should know and that stops nothing.
+pub(super) fn warning(text: impl Display) {
+    note(&format!("{} {text}", paint("warning:", "33;1")));
+}
+
+/// A line of figures, for `--verbose`.
+pub(super) fn figure(name: &str, text: impl Display) {
+    note(&format!("{} {text}", paint(&format!("{name:<9}"), "2")));
+}
+
+/// A line on stderr. Where stderr is gone there is nobody to tell.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Colour on a terminal, unless `NO_COLOR` is set or the terminal has none.
+fn paint(text: &str, code: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if plain || !io::stderr().is_terminal() { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
+}
+
+/// Says how it went.
+pub(super) fn finish(outcome: Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if is_closed_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    note(&format!("{} {error:#}", paint("error:", "31;1")));
+    let known = error.downcast_ref::<crate::Error>();
+    let usage = error.downcast_ref::<Usage>();
+    if let Some(hint) = known.and_then(crate::Error::hint).or(usage.map(|usage| usage.hint)) {
+        note(&format!("\n{} {hint}", paint("hint:", "36;1")));
+    }
+    if usage.is_some() || known.is_some_and(crate::Error::is_usage) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The reader has what it wants, as in `generate … | head -c 80`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// Arguments that do not go together.
+#[derive(Debug)]
+pub(super) struct Usage {
+    pub(super) problem: String,
+    pub(super) hint: &'static str,
+}
+
+impl Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Ctrl-C ends the process at once. Every piece of an answer is flushed as it is written, so nothing printed is lost.
+pub(super) fn on_interrupt_exit() {
+    let handler = || {
+        if io::stderr().is_terminal() {
+            note("");
+        }
+        std::process::exit(INTERRUPTED);
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        warning(format_args!("Ctrl-C ends the program without its own exit code: {error}"));
+    }
+}
+
+/// True where the shell started us with `>&-`. Rust opens /dev/null in its place before `main`, so that writes succeed
+/// and an answer would be lost in silence; the look before that is the one thing here that needs the linker's help.
+#[cfg(target_os = "linux")]
+fn stdout_was_closed() -> bool {
+    closed_stdout::found()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stdout_was_closed() -> bool {
+    false
+}
+
+#[cfg(target_os = "linux")]
+mod closed_stdout {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static FOUND: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn found() -> bool {
+        FOUND.load(Ordering::Relaxed)
+    }
+
+    extern "C" fn look() {
+        const F_GETFD: i32 = 1; // fcntl.h, the same on every Linux
+        #[allow(unsafe_code)]
+        unsafe extern "C" {
+            fn fcntl(fd: i32, command: i32, ...) -> i32;
+        }
+        // SAFETY: F_GETFD takes no further argument, reads a flag of the process's own table and changes nothing.
+        #[allow(unsafe_code)]
+        let flags = unsafe { fcntl(1, F_GETFD) };
+        FOUND.store(flags == -1, Ordering::Relaxed);
+    }
+
+    // SAFETY: the section holds pointers to functions without arguments, which the loader calls once before `main`;
+    // `look` needs nothing that is set up later.
+    #[allow(unsafe_code)]
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+}
