@@ -1,8 +1,8 @@
 //! Everything that can go wrong, and what to do about it.
 //!
 //! One enum; a variant exists where a caller would act differently. `Display` is one line, lower case, with what was
-//! expected and what was found; [`Error::hint`] is the next step. Text that comes from files passes through [`quote`],
-//! so that no name can flood or drive a terminal.
+//! expected and what was found; [`Error::hint`] is the next step. Names that come from files pass through [`quote`], and
+//! every message through `line`, so that no file can flood or drive a terminal.
 
 use std::path::{Path, PathBuf};
 
@@ -110,40 +110,49 @@ impl Error {
     }
 
     pub(crate) fn file(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Error::File { path: path.to_owned(), problem: problem.into(), hint: hint.into() }
+        Error::File { path: path.to_owned(), problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 
     pub(crate) fn unsupported(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Error::Unsupported { path: path.to_owned(), problem: problem.into(), hint: hint.into() }
+        Error::Unsupported { path: path.to_owned(), problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Error::Setting { setting, problem: problem.into(), hint: hint.into() }
+        Error::Setting { setting, problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 
     pub(crate) fn prompt(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Error::Prompt { problem: problem.into(), hint: hint.into() }
+        Error::Prompt { problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 }
 
 /// A name from outside in backticks, with control characters escaped and no longer than a line.
 pub fn quote(name: &str) -> String {
     const LONGEST: usize = 160; // characters; a path fits, a flood does not
-    let mut quoted = String::with_capacity(name.len().min(LONGEST) + 2);
-    quoted.push('`');
-    for (count, c) in name.chars().enumerate() {
-        if count == LONGEST {
-            quoted.push('…');
+    format!("`{}`", printable(name, LONGEST))
+}
+
+/// A message that may cite a file (a parser's, a regular expression's), as one line of bounded length.
+fn line(message: &str) -> String {
+    const LONGEST: usize = 800; // characters; several quoted names fit
+    printable(message, LONGEST)
+}
+
+/// Control characters escaped, and no more than `longest` characters of the text.
+fn printable(text: &str, longest: usize) -> String {
+    let mut printable = String::with_capacity(text.len().min(longest));
+    for (count, c) in text.chars().enumerate() {
+        if count == longest {
+            printable.push('…');
             break;
         }
         if c.is_control() {
-            quoted.extend(c.escape_default());
+            printable.extend(c.escape_default());
         } else {
-            quoted.push(c);
+            printable.push(c);
         }
     }
-    quoted.push('`');
-    quoted
+    printable
 }
 
 #[cfg(test)]

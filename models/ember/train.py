@@ -415,7 +415,8 @@ def train(args):
         if time.time() - saved > SAVE_EVERY:
             save_checkpoint(args, run, tokenizer, model, optimizers)
             saved = time.time()
-    save_checkpoint(args, run, tokenizer, model, optimizers)
+    if not args.export:
+        save_checkpoint(args, run, tokenizer, model, optimizers)
     if stop:
         print(f"\nstopped at step {run.step:,}; the same command continues from here", file=sys.stderr)
         return 128 + stop[0]  # 130 for Ctrl-C

@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], lookup, 10), [3, 4, 5]);
         assert_eq!(guess(&[9, 2, 7, 1, 2, 3, 1, 2], lookup, 10), [3, 1, 2], "two tokens matched before one");
         assert_eq!(guess(&[9, 2, 7, 5, 2], lookup, 2), [7, 5], "one token, cut to the room");
-        assert_eq!(guess(&[1, 2, 3], lookup, 10), []);
-        assert_eq!(guess(&[1], lookup, 10), []);
-        assert_eq!(guess(&[1, 1], lookup, 0), []);
+        assert_eq!(guess(&[1, 2, 3], lookup, 10), [0u32; 0]);
+        assert_eq!(guess(&[1], lookup, 10), [0u32; 0]);
+        assert_eq!(guess(&[1, 1], lookup, 0), [0u32; 0]);
     }
 }

@@ -422,3 +422,68 @@ pub(super) fn best(scores: &[f32], count: usize) -> Vec<usize> {
     order.sort_by(by_score);
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::engine::Sampling;
+    use crate::engine::settings::Against;
+    use crate::error::Error;
+
+    /// A list of numbers in which `null` is minus infinity.
+    fn scores(value: &Value) -> Vec<f32> {
+        let numbers = value.as_array().expect("a list");
+        numbers.iter().map(|x| x.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32)).collect()
+    }
+
+    fn ids(value: &Value) -> Vec<u32> {
+        value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+    }
+
+    /// transformers' own processors, run in its own order, on 48 scores.
+    #[test]
+    fn every_processor_alone_and_together_gives_the_scores_of_transformers() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(format!("{folder}/processors.json")).unwrap()).unwrap();
+        let tokenizer = Tokenizer::load(&format!("{folder}/tale")).unwrap();
+        let cases = fixture["cases"].as_array().unwrap();
+        let mut compared = 0;
+        for case in cases {
+            let name = &case["name"];
+            let sampling: Sampling = serde_json::from_value(case["settings"].clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let prompt_tokens = ids(&case["prompt_ids"]).len();
+            let against = Against { prompt_tokens, context: 512, vocab_size: 48, tokenizer: &tokenizer };
+            let settings = match Settings::resolve(sampling.clone(), &sampling, &against, &mut Vec::new()) {
+                Ok(settings) => settings,
+                // transformers runs a top_p of 0 and a minimum above the maximum; here both are impossible
+                Err(Error::Setting { setting: "top_p" | "min_length" | "min_new_tokens", .. }) => continue,
+                Err(error) => panic!("{name}: {error}"),
+            };
+            compared += 1;
+            let mut found = scores(&case["logits"]);
+            Sampler::new(&settings, prompt_tokens, &tokenizer).unwrap().process(&ids(&case["input_ids"]), &mut found);
+            for (i, (found, expected)) in found.iter().zip(scores(&case["expected"])).enumerate() {
+                let same = *found == expected || (found - expected).abs() <= 1e-5 * expected.abs().max(1.0);
+                assert!(same, "{name}: score {i} is {found}, expected {expected}; settings {}", case["settings"]);
+            }
+        }
+        assert!(compared >= 200, "{compared}");
+    }
+
+    #[test]
+    fn where_everything_is_forbidden_nothing_is_chosen() {
+        let nothing = [f32::NEG_INFINITY; 3];
+        assert_eq!(likeliest(&nothing), None);
+        assert_eq!(draw(&nothing, &Random::new(1, 0), 0), None);
+    }
+
+    #[test]
+    fn distinct_draws_take_each_index_once() {
+        let random = Random::new(3, 0);
+        let mut drawn = draw_distinct(&[0.0, 1.0, f32::NEG_INFINITY, 2.0], 10, &random, 0);
+        drawn.sort_unstable();
+        assert_eq!(drawn, [0, 1, 3]);
+    }
+}

@@ -4,6 +4,7 @@
 
 mod stream;
 mod tokenizer;
+mod tokenizer_json;
 
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;

@@ -12,6 +12,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::tokenizer_json;
 use crate::error::{Error, Result, quote};
 use crate::source::{Location, Source, TokenizerFiles};
 
@@ -24,7 +25,7 @@ pub struct Tokenizer {
     byte_level: bool,
 }
 
-const HINT: &str = "the file is damaged or of another kind; copy the tokenizer's files from where the model came from";
+pub(super) const HINT: &str = "the file is damaged or of another kind; copy the tokenizer's files from where the model came from";
 
 impl Tokenizer {
     /// A model's tokenizer without its weights: `ember`, a folder, or a `.safetensors` file with its siblings.
@@ -35,7 +36,7 @@ impl Tokenizer {
     /// Reads the tokenizer's files.
     pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
         let (mut inner, path) = match files {
-            TokenizerFiles::Json(json) => (from_json(json)?, json.path()),
+            TokenizerFiles::Json(json) => (tokenizer_json::read(json)?, json.path()),
             TokenizerFiles::VocabAndMerges(vocab, merges) => (from_vocab_and_merges(vocab, merges)?, vocab.path()),
         };
         inner.with_padding(None);
@@ -149,14 +150,6 @@ impl Tokenizer {
             })
             .collect()
     }
-}
-
-fn from_json(json: &Location) -> Result<Inner> {
-    let text = json.read_text()?;
-    text.parse::<Inner>().map_err(|error| {
-        let problem = quote(&error.to_string());
-        Error::file(json.path(), format!("expected a tokenizer: {}", problem.trim_matches('`')), HINT)
-    })
 }
 
 /// GPT-2's own form: names to ids, and one merge a line, best first.

@@ -1,6 +1,7 @@
 //! Logits against transformers, and the rule that a row's bits depend on that row alone.
 
-use fireside::{Engine, Prompt};
+use fireside::{Dtype, Engine, Prompt, Sampling};
+use serde_json::json;
 
 use tempfile::TempDir;
 
@@ -33,5 +34,154 @@ fn logits_at_every_position_are_those_of_transformers() {
         assert_eq!(logits.len(), expected.len(), "{name}");
         let worst = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{name}: logits differ by up to {worst}");
+    }
+}
+
+#[test]
+fn candles_own_operations_agree_with_our_kernels() {
+    let run = |kernels: &str| {
+        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "models::logits_at_every_position_are_those_of_transformers"])
+            .env("FIRESIDE_KERNELS", kernels)
+            .output()
+            .expect("the test runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for kernels in fireside::kernels::available().iter().map(|kernels| kernels.name()).chain(["candle"]) {
+        let (passed, output) = run(kernels);
+        assert!(passed && output.contains("1 passed"), "FIRESIDE_KERNELS={kernels}: {output}");
+    }
+    assert!(!run("none such").0, "the control must fail");
+}
+
+/// Logits as bits, so that equality means the same bits.
+fn bits(engine: &mut Engine, ids: &[u32]) -> Vec<u32> {
+    engine.logits(Prompt::Tokens(ids.to_vec())).unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn chunks_and_threads_do_not_change_a_bit() {
+    for name in ["base", "odd", "f16", "bf16"] {
+        let (ids, _) = expected(name);
+        let folder = tiny(name);
+        let reference = bits(&mut Engine::builder().threads(1).load(&name_of(folder.path())).unwrap(), &ids);
+        for threads in [1, 2, 3, 8] {
+            for chunk in [1, 2, 7, 33, 256] {
+                let mut engine = Engine::builder().threads(threads).prefill_chunk(chunk).load(&name_of(folder.path())).unwrap();
+                assert_eq!(bits(&mut engine, &ids), reference, "{name}: {threads} threads, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_in_a_batch_do_not_change_a_bit() {
+    let folder = tiny("base");
+    let mut engine = Engine::load(&name_of(folder.path())).unwrap();
+    let sampling = Sampling { max_new_tokens: Some(20), top_logprobs: Some(97), prompt_logprobs: Some(true), ..Sampling::greedy() };
+    let prompts: Vec<Vec<u32>> = (1..33u32).map(|n| (0..n).map(|i| (i * i * 7 + n) % 97).collect()).collect();
+    let alone: Vec<_> = prompts.iter().map(|prompt| engine.generate(prompt.clone(), sampling.clone()).unwrap().completions().unwrap().remove(0).logprobs).collect();
+    for size in [2, 5, 32] {
+        for group in prompts.chunks(size).zip(alone.chunks(size)) {
+            let requests = group.0.iter().map(|prompt| (Prompt::Tokens(prompt.clone()), sampling.clone()));
+            let together = engine.generate_batch(requests).unwrap().completions().unwrap();
+            for (together, alone) in together.iter().zip(group.1) {
+                assert_eq!(&together.logprobs, alone, "batches of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn narrower_weights_on_request_stay_within_their_rounding() {
+    let (ids, expected) = expected("base");
+    let folder = tiny("base");
+    let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    for (dtype, bound) in [(Dtype::F32, 1e-4), (Dtype::F16, 0.01 * largest), (Dtype::Bf16, 0.08 * largest)] {
+        let mut engine = Engine::builder().dtype(dtype).load(&name_of(folder.path())).unwrap();
+        let logits = engine.logits(Prompt::Tokens(ids.clone())).unwrap();
+        let worst = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < bound, "{dtype:?}: logits differ by up to {worst}, the largest is {largest}");
+        assert!(dtype == Dtype::F32 || worst > 1e-4, "{dtype:?} was not applied");
+    }
+}
+
+/// The tensors of the 124M shape, by the generator that `tests/oracle/part_full_size.py` defines.
+fn full_size_tensors() -> Vec<(String, Vec<usize>)> {
+    const DIM: usize = 768;
+    let mut tensors = vec![("wte.weight".to_owned(), vec![50257, DIM]), ("wpe.weight".to_owned(), vec![1024, DIM])];
+    for layer in 0..12 {
+        let mut add = |name: &str, shape: &[usize]| tensors.push((format!("h.{layer}.{name}"), shape.to_vec()));
+        for norm in ["ln_1", "ln_2"] {
+            add(&format!("{norm}.weight"), &[DIM]);
+            add(&format!("{norm}.bias"), &[DIM]);
+        }
+        for (linear, inputs, outputs) in [("attn.c_attn", DIM, 3 * DIM), ("attn.c_proj", DIM, DIM), ("mlp.c_fc", DIM, 4 * DIM), ("mlp.c_proj", 4 * DIM, DIM)] {
+            add(&format!("{linear}.weight"), &[inputs, outputs]);
+            add(&format!("{linear}.bias"), &[outputs]);
+        }
+    }
+    tensors.extend(["weight", "bias"].map(|part| (format!("ln_f.{part}"), vec![DIM])));
+    tensors
+}
+
+fn full_size_values(name: &str, count: usize) -> Vec<f32> {
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let is_norm = name.rsplit('.').nth(1).is_some_and(|part| part.starts_with("ln_"));
+    (1..=count as u64)
+        .map(|i| {
+            let mut z = seed.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^= z >> 31;
+            let u = ((z >> 40) as i64 - (1 << 23)) as f32 / (1 << 23) as f32;
+            match () {
+                () if name.ends_with(".bias") => 0.02 * u,
+                () if is_norm => 1.0 + 0.1 * u,
+                () => 0.034_641_016 * u,
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn logits_of_the_real_124m_shape_are_those_of_transformers() {
+    let fixture = crate::support::json("full_size.json");
+    let folder = TempDir::new().unwrap();
+    write_tokenizer(folder.path());
+    std::fs::write(folder.path().join("config.json"), json!({ "model_type": "gpt2" }).to_string()).unwrap();
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = full_size_tensors()
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = full_size_values(&name, shape.iter().product());
+            if let Some(first) = fixture["checks"].get(&name) {
+                let first: Vec<f32> = serde_json::from_value(first.clone()).unwrap();
+                assert_eq!(values[..first.len()], first, "{name}");
+            }
+            (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    drop(tensors);
+
+    let mut engine = Engine::load(&name_of(folder.path())).unwrap();
+    assert_eq!(engine.info().parameters, 124_439_808);
+    let vocab = engine.info().vocab_size;
+    let sampled = crate::support::ids(&fixture["sampled_ids"]);
+    let logits = engine.logits(crate::support::ids(&fixture["input_ids"])).unwrap();
+    let positions = crate::support::cases(&fixture);
+    assert_eq!(logits.len(), positions.len() * vocab);
+    for (row, expected) in logits.chunks_exact(vocab).zip(positions) {
+        let position = &expected["position"];
+        let wanted: Vec<f32> = serde_json::from_value(expected["logits"].clone()).unwrap();
+        for (id, wanted) in sampled.iter().zip(wanted) {
+            let found = row[*id as usize];
+            assert!((found - wanted).abs() < 1e-4, "position {position}, token {id}: {found}, expected {wanted}");
+        }
+        let best = row.iter().enumerate().fold(0, |best, (i, logit)| if *logit > row[best] { i } else { best });
+        assert_eq!(best as u64, expected["argmax"].as_u64().unwrap(), "position {position}");
     }
 }

@@ -30,6 +30,7 @@ def candidates(tokenizer):
 def continued(model, prompt: list[int]):
     out = model.generate(
         torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),  # else ids that equal the padding are masked out
         max_new_tokens=NEW,
         do_sample=False,
         pad_token_id=0,

@@ -1,0 +1,109 @@
+//! What a tokenizer.json may hold: checked before the `tokenizers` crate sees it.
+//!
+//! That crate indexes and unwraps what a file says (a chunk length of zero, a template that names an absent token, any
+//! damage inside the decoder), so a damaged file would end the program. Here the parts are held to those that byte-level
+//! and SentencePiece-style BPE models are published with, each in a form that it handles; the rest is refused by name.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::models::ModelWrapper;
+use tokenizers::Tokenizer;
+
+use super::tokenizer::HINT;
+use crate::error::{Error, Result, quote};
+use crate::source::Location;
+
+/// The parts around the model: the name in the file, the field that holds the members of a `Sequence`, and the types.
+const PARTS: [(&str, &str, &[&str]); 4] = [
+    ("normalizer", "normalizers", &["Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Strip", "StripAccents"]),
+    ("pre_tokenizer", "pretokenizers", &["ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "Whitespace", "WhitespaceSplit"]),
+    ("post_processor", "processors", &["ByteLevel", "TemplateProcessing"]),
+    ("decoder", "decoders", &["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip"]),
+];
+
+/// The fields that are looked at; vocabulary and merges are only skimmed.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    dropout: Option<f64>,
+    continuing_subword_prefix: Option<String>,
+}
+
+/// Reads a tokenizer.json.
+pub(super) fn read(json: &Location) -> Result<Tokenizer> {
+    let text = json.read_text()?;
+    let damaged = |problem: String| Error::file(json.path(), format!("expected a tokenizer: {problem}"), HINT);
+    let unsupported = |problem: String| Error::unsupported(json.path(), problem, "take a model with a plain BPE tokenizer, or open an issue that names the model");
+
+    let outline: Outline = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    let values = [&outline.normalizer, &outline.pre_tokenizer, &outline.post_processor, &outline.decoder];
+    for ((part, members, known), value) in PARTS.into_iter().zip(values) {
+        check_part(value, part, members, known).map_err(unsupported)?;
+    }
+    check_model(&outline.model).map_err(unsupported)?;
+
+    let tokenizer: Tokenizer = text.parse().map_err(|error: tokenizers::Error| damaged(error.to_string()))?;
+    match tokenizer.get_model() {
+        ModelWrapper::BPE(_) => Ok(tokenizer),
+        _ => Err(unsupported("expected a BPE model in the tokenizer, found another kind".to_owned())),
+    }
+}
+
+fn check_part(value: &Value, part: &str, members: &str, known: &[&str]) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let kind = value["type"].as_str().ok_or_else(|| format!("expected a `type` in every {part} of the tokenizer"))?;
+    if kind == "Sequence" {
+        let all = value[members].as_array().ok_or_else(|| format!("expected a list `{members}` in the {part} of the tokenizer"))?;
+        return all.iter().try_for_each(|member| check_part(member, part, members, known));
+    }
+    if !known.contains(&kind) {
+        return Err(format!("the tokenizer's {part} {} is not supported, only {} are", quote(kind), known.join(", ")));
+    }
+    let safe = match kind {
+        "Replace" => value["pattern"]["String"].as_str().is_some_and(|pattern| !pattern.is_empty()),
+        "Strip" if part == "decoder" => value["stop"] == 0,
+        "TemplateProcessing" => template_is_complete(value),
+        _ => true,
+    };
+    if safe { Ok(()) } else { Err(format!("the tokenizer's {part} `{kind}` has a form that is not supported")) }
+}
+
+/// A template for one text that names only that text and tokens that it lists.
+fn template_is_complete(value: &Value) -> bool {
+    let pieces = value["single"].as_array().map(Vec::as_slice).unwrap_or_default();
+    pieces.iter().all(|piece| match (piece["Sequence"]["id"].as_str(), piece["SpecialToken"]["id"].as_str()) {
+        (Some(text), None) => text == "A",
+        (None, Some(token)) => value["special_tokens"].get(token).is_some(),
+        _ => false,
+    })
+}
+
+fn check_model(model: &Model) -> Result<(), String> {
+    // GPT-2's own file, older than the field, has no type.
+    if let Some(kind) = model.kind.as_deref().filter(|kind| *kind != "BPE") {
+        return Err(format!("the tokenizer's model {} is not supported, only BPE is", quote(kind)));
+    }
+    if model.dropout.is_some_and(|dropout| dropout != 0.0) {
+        return Err("the tokenizer's `dropout` is not supported: the same text would give other tokens each time".to_owned());
+    }
+    if model.continuing_subword_prefix.as_deref().is_some_and(|prefix| !prefix.is_empty()) {
+        return Err("the tokenizer's `continuing_subword_prefix` is not supported".to_owned());
+    }
+    Ok(())
+}
