@@ -29,7 +29,10 @@ impl FromStr for DeviceChoice {
             None if text == "cpu" => Ok(DeviceChoice::Cpu),
             None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
             None if text == "metal" => Ok(DeviceChoice::Metal),
-            Some(("cuda", index)) => index.parse().map(DeviceChoice::Cuda).map_err(|_| format!("expected a GPU's index after `cuda:`, found `{index}`")),
+            Some(("cuda", index)) => index
+                .parse()
+                .map(DeviceChoice::Cuda)
+                .map_err(|_| format!("expected a GPU's index after `cuda:`, found `{index}`")),
             _ => Err("expected `cpu`, `cuda`, `cuda:N` or `metal`".to_owned()),
         }
     }
@@ -62,7 +65,9 @@ impl Compute {
     /// What runs here, for messages: `cpu (avx512, 2 threads)`.
     pub fn describe(&self) -> String {
         match (&self.device, self.kernels) {
-            (Device::Cpu, Some(kernels)) => format!("cpu ({}, {})", kernels.name(), count(self.pool.threads(), "thread")),
+            (Device::Cpu, Some(kernels)) => {
+                format!("cpu ({}, {})", kernels.name(), count(self.pool.threads(), "thread"))
+            }
             (Device::Cpu, None) => "cpu (candle's operations)".to_owned(),
             (Device::Cuda(_), _) => "cuda".to_owned(),
             (Device::Metal(_), _) => "metal".to_owned(),
@@ -101,5 +106,8 @@ fn open_device(choice: DeviceChoice) -> Result<Device> {
 }
 
 fn unusable(name: &str, error: &candle_core::Error) -> Error {
-    Error::Device { problem: format!("cannot open the device `{name}`: {error}"), hint: "use `--device cpu`".to_owned() }
+    Error::Device {
+        problem: format!("cannot open the device `{name}`: {error}"),
+        hint: "use `--device cpu`".to_owned(),
+    }
 }

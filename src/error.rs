@@ -133,7 +133,7 @@ pub fn quote(name: &str) -> String {
 }
 
 /// A message that may cite a file (a parser's, a regular expression's), as one line of bounded length.
-fn line(message: &str) -> String {
+pub(crate) fn line(message: &str) -> String {
     const LONGEST: usize = 800; // characters; several quoted names fit
     printable(message, LONGEST)
 }

@@ -1,6 +1,7 @@
 //! Fireside runs language models on the machine in front of you.
 //!
-//! ```
+#![cfg_attr(feature = "ember", doc = "```")]
+#![cfg_attr(not(feature = "ember"), doc = "```no_run")]
 //! use fireside::{Engine, Sampling};
 //!
 //! let mut engine = Engine::load("ember")?;

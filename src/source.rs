@@ -150,23 +150,46 @@ fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
         path.is_file().then_some(Location::Disk(path))
     };
     let config = present("config.json").ok_or_else(|| {
-        Error::file(folder, "expected `config.json` beside the weights, found none", "copy config.json from where the model came from")
+        Error::file(
+            folder,
+            "expected `config.json` beside the weights, found none",
+            "copy config.json from where the model came from",
+        )
     })?;
     let tokenizer = match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
         (Some(json), _, _) => TokenizerFiles::Json(json),
         (None, Some(vocab), Some(merges)) => TokenizerFiles::VocabAndMerges(vocab, merges),
         (None, vocab, _) => {
-            let missing = if vocab.is_some() { "`merges.txt` beside `vocab.json`" } else { "`tokenizer.json`, or `vocab.json` and `merges.txt`" };
-            return Err(Error::file(folder, format!("expected {missing}, found none"), "copy the tokenizer's files from where the model came from"));
+            let missing = if vocab.is_some() {
+                "`merges.txt` beside `vocab.json`"
+            } else {
+                "`tokenizer.json`, or `vocab.json` and `merges.txt`"
+            };
+            return Err(Error::file(
+                folder,
+                format!("expected {missing}, found none"),
+                "copy the tokenizer's files from where the model came from",
+            ));
         }
     };
-    Ok(Source { name: name.to_owned(), config, generation_config: present("generation_config.json"), tokenizer, weights, card: present("README.md") })
+    Ok(Source {
+        name: name.to_owned(),
+        config,
+        generation_config: present("generation_config.json"),
+        tokenizer,
+        weights,
+        card: present("README.md"),
+    })
 }
 
 fn not_found(name: &str) -> Error {
-    let looks_like_a_path = name.contains(std::path::MAIN_SEPARATOR) && !is_hub_name(name) || name.starts_with(['.', '~']);
+    let looks_like_a_path =
+        name.contains(std::path::MAIN_SEPARATOR) && !is_hub_name(name) || name.starts_with(['.', '~']);
     let (problem, hint) = if looks_like_a_path {
-        ("no such file or folder", "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json".to_owned())
+        (
+            "no such file or folder",
+            "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json".to_owned(),
+        )
     } else {
         (
             "it is neither `ember` nor a file or folder here",
@@ -205,7 +228,11 @@ fn read_text(path: &Path) -> Result<String> {
     }
     let bytes = std::fs::read(path).map_err(failed)?;
     String::from_utf8(bytes).map_err(|error| {
-        Error::file(path, format!("expected UTF-8 text, found an invalid byte at {}", error.utf8_error().valid_up_to()), "the file is damaged; copy it again")
+        Error::file(
+            path,
+            format!("expected UTF-8 text, found an invalid byte at {}", error.utf8_error().valid_up_to()),
+            "the file is damaged; copy it again",
+        )
     })
 }
 
@@ -220,7 +247,10 @@ fn embedded() -> Result<Source> {
     Ok(Source {
         name: EMBEDDED.to_owned(),
         config: file("ember/config.json", include_bytes!("../models/ember/config.json")),
-        generation_config: Some(file("ember/generation_config.json", include_bytes!("../models/ember/generation_config.json"))),
+        generation_config: Some(file(
+            "ember/generation_config.json",
+            include_bytes!("../models/ember/generation_config.json"),
+        )),
         tokenizer: TokenizerFiles::Json(file("ember/tokenizer.json", include_bytes!("../models/ember/tokenizer.json"))),
         weights: WeightFiles::Single(file("ember/model.safetensors", &WEIGHTS.0)),
         card: Some(file("ember/README.md", include_bytes!("../models/ember/README.md"))),

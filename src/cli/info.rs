@@ -58,5 +58,5 @@ pub(super) fn run(args: Args) -> Result<()> {
         ("defaults", if defaults.is_empty() { "the pipeline's".to_owned() } else { defaults.join(" ") }),
         ("runs on", info.device.clone()),
     ];
-    answer(&rows.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect::<String>())
+    answer(&rows.iter().map(|(name, value)| format!("{name:<13} {}\n", crate::error::line(value))).collect::<String>())
 }

@@ -39,9 +39,9 @@ enum Verb {
     Completions(completions::Args),
 }
 
-/// The command `generate` has the arguments of the verb.
+/// Continue a text: `fireside generate` under its own name
 #[derive(Parser)]
-#[command(name = "generate", version, styles = STYLES)]
+#[command(name = "generate", version, styles = STYLES, about = "Continue a text")]
 struct Generate {
     #[command(flatten)]
     args: generate::Args,
@@ -74,11 +74,20 @@ pub fn generate() -> ExitCode {
 /// Parses the arguments, or says what is wrong with them and exits as clap does: 2 for errors, 0 for `--help`.
 fn parse<C: CommandFactory + FromArgMatches>() -> C {
     output::on_interrupt_exit();
-    let matches = C::command().get_matches();
+    let matches = complete(C::command()).get_matches();
     C::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut C::command()).exit())
+}
+
+/// `--temperature -1` is a wrong temperature and no unknown flag; `-5 degrees` is a text.
+fn complete(command: clap::Command) -> clap::Command {
+    let takes_negative_numbers = |arg: clap::Arg| {
+        let takes_a_value = arg.is_positional() || arg.get_action().takes_values();
+        if takes_a_value { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(takes_negative_numbers).mut_subcommands(|verb| verb.mut_args(takes_negative_numbers))
 }
 
 /// All of the command line, for completions and for the tests that hold it against the documentation.
 pub fn command() -> clap::Command {
-    Fireside::command()
+    complete(Fireside::command())
 }

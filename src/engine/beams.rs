@@ -4,12 +4,13 @@
 //! continuations the `K = beams · max(2, 1 + ends)` best; those that end are finished texts if they are among the first
 //! `beams`, the best of the others run on. With `do_sample` the K continuations are drawn instead.
 
+use super::EarlyStopping;
+use super::filters::{best, log_softmax};
 use super::line::{Ending, Rules, check_finite};
 use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::random::Random;
-use super::sampler::{best, draw_distinct, log_softmax};
+use super::sampler::draw_distinct;
 use super::settings::BeamSettings;
-use super::EarlyStopping;
 use crate::error::{Error, Result};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::text::TextStream;
@@ -43,9 +44,17 @@ struct Finished {
 
 impl BeamSearch {
     pub(super) fn new(beams: BeamSettings, prompt: &[u32], cache: KvCache, rules: Rules) -> BeamSearch {
-        let first = Beam { ids: prompt.to_vec(), cache, score: 0.0, ending: Ending::new(prompt, rules), logprobs: Vec::new() };
+        let first =
+            Beam { ids: prompt.to_vec(), cache, score: 0.0, ending: Ending::new(prompt, rules), logprobs: Vec::new() };
         let random = Random::new(rules.settings.seed, 0);
-        BeamSearch { beams, prompt_tokens: prompt.len(), random, running: vec![first], finished: Vec::new(), done: false }
+        BeamSearch {
+            beams,
+            prompt_tokens: prompt.len(),
+            random,
+            running: vec![first],
+            finished: Vec::new(),
+            done: false,
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -62,7 +71,13 @@ impl BeamSearch {
     }
 
     /// One step of the search; when it is the last, the pieces of the best texts.
-    pub(super) fn accept<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, rules: Rules, pieces: &mut impl Extend<Piece>, stream: impl Fn() -> TextStream) -> Result<()> {
+    pub(super) fn accept<'r>(
+        &mut self,
+        rows: impl Iterator<Item = &'r [f32]>,
+        rules: Rules,
+        pieces: &mut impl Extend<Piece>,
+        stream: impl Fn() -> TextStream,
+    ) -> Result<()> {
         let rows: Vec<&[f32]> = rows.collect();
         let candidates = self.candidates(&rows, rules)?;
         let all_ended = candidates.iter().all(|(_, reason)| reason.is_some());
@@ -112,7 +127,11 @@ impl BeamSearch {
             logs.push(log);
         }
         let count = self.beams.beams * (1 + rules.settings.eos.len()).max(2);
-        let mut chosen = if rules.settings.do_sample { draw_distinct(&scores, count, &self.random, step) } else { best(&scores, count) };
+        let mut chosen = if rules.settings.do_sample {
+            draw_distinct(&scores, count, &self.random, step)
+        } else {
+            best(&scores, count)
+        };
         chosen.retain(|index| scores[*index] > f32::NEG_INFINITY);
         if chosen.is_empty() {
             return Err(Error::NothingLeft { step });

@@ -25,17 +25,46 @@ const RIVALS: [(&str, &str); 2] = [("max_new_tokens", "max_length"), ("min_new_t
 /// Entries of a generation_config.json that change no text: bookkeeping, special tokens that a prompt does not need,
 /// caches, and what a decoder-only model cannot use.
 const WITHOUT_EFFECT: &[&str] = &[
-    "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind", "bos_token_id", "cache_config", "cache_implementation",
-    "compile_config", "continuous_batching_config", "decoder_start_token_id", "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
-    "is_assistant", "low_memory", "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions", "output_hidden_states", "output_logits",
-    "output_scores", "pad_token_id", "prefill_chunk_size", "return_dict_in_generate", "return_legacy_cache", "target_lookbehind", "transformers_version",
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_lookbehind",
+    "bos_token_id",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "continuous_batching_config",
+    "decoder_start_token_id",
+    "disable_compile",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "is_assistant",
+    "low_memory",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "pad_token_id",
+    "prefill_chunk_size",
+    "return_dict_in_generate",
+    "return_legacy_cache",
+    "target_lookbehind",
+    "transformers_version",
     "use_cache",
 ];
 
 /// Entries that would change the text, with the values at which they do not.
 const UNSUPPORTED: &[(&str, &[f64])] = &[
-    ("constraints", &[]), ("diversity_penalty", &[0.0]), ("dola_layers", &[]), ("force_words_ids", &[]), ("guidance_scale", &[1.0]), ("num_beam_groups", &[1.0]),
-    ("penalty_alpha", &[0.0]), ("remove_invalid_values", &[]), ("watermarking_config", &[]),
+    ("constraints", &[]),
+    ("diversity_penalty", &[0.0]),
+    ("dola_layers", &[]),
+    ("force_words_ids", &[]),
+    ("guidance_scale", &[1.0]),
+    ("num_beam_groups", &[1.0]),
+    ("penalty_alpha", &[0.0]),
+    ("remove_invalid_values", &[]),
+    ("watermarking_config", &[]),
 ];
 
 impl ModelDefaults {
@@ -44,7 +73,9 @@ impl ModelDefaults {
         let mut defaults = ModelDefaults::default();
         match generation {
             Some((path, json)) => {
-                let object = json.as_object().ok_or_else(|| Error::file(path, "expected a JSON object", "the file is damaged; copy it again"))?;
+                let object = json
+                    .as_object()
+                    .ok_or_else(|| Error::file(path, "expected a JSON object", "the file is damaged; copy it again"))?;
                 defaults.push(path, object, Strictness::WarnOfUnknown)?;
             }
             None => {
@@ -68,11 +99,19 @@ impl ModelDefaults {
             }
             if known.contains_key(name) {
                 if let Err(error) = Sampling::deserialize(&json!({ name: value })) {
-                    return Err(Error::file(path, format!("{}: {error}", quote(name)), "correct the file, or remove the entry"));
+                    return Err(Error::file(
+                        path,
+                        format!("{}: {error}", quote(name)),
+                        "correct the file, or remove the entry",
+                    ));
                 }
                 layer.insert(name.clone(), value.clone());
             } else if strictness == Strictness::WarnOfUnknown && has_effect(name, value) {
-                self.warnings.push(format!("{} in {} is not supported and has no effect", quote(name), quote(&path.display().to_string())));
+                self.warnings.push(format!(
+                    "{} in {} is not supported and has no effect",
+                    quote(name),
+                    quote(&path.display().to_string())
+                ));
             }
         }
         self.layers.push(layer);
@@ -122,7 +161,10 @@ fn has_effect(name: &str, value: &Value) -> bool {
 
 /// What transformers' text-generation pipeline does when nobody says anything.
 fn pipeline_defaults() -> Map<String, Value> {
-    let Value::Object(defaults) = json!({ "max_new_tokens": 256, "do_sample": true, "temperature": 0.7, "top_k": 50 }) else { unreachable!("an object") };
+    let Value::Object(defaults) = json!({ "max_new_tokens": 256, "do_sample": true, "temperature": 0.7, "top_k": 50 })
+    else {
+        unreachable!("an object")
+    };
     defaults
 }
 
@@ -156,7 +198,11 @@ mod tests {
         let model = defaults(config, Some(json!({ "top_k": 7, "do_sample": false, "temperature": 0.9 }))).unwrap();
         let merged = model.under(&Sampling { top_k: Some(3), ..Sampling::default() });
         assert_eq!((merged.top_k, merged.do_sample, merged.temperature), (Some(3), Some(true), Some(0.9)));
-        assert_eq!((merged.max_length, merged.max_new_tokens), (Some(50), None), "the task's limit replaces the pipeline's");
+        assert_eq!(
+            (merged.max_length, merged.max_new_tokens),
+            (Some(50), None),
+            "the task's limit replaces the pipeline's"
+        );
         let merged = model.under(&Sampling { max_new_tokens: Some(5), ..Sampling::default() });
         assert_eq!((merged.max_length, merged.max_new_tokens), (None, Some(5)), "the user's limit replaces the task's");
     }

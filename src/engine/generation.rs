@@ -46,9 +46,22 @@ impl CancelHandle {
 }
 
 impl Generation {
-    pub(super) fn new(loaded: Arc<Loaded>, tasks: Vec<Task>, prompts: Vec<PromptText>, warnings: Vec<String>) -> Generation {
+    pub(super) fn new(
+        loaded: Arc<Loaded>,
+        tasks: Vec<Task>,
+        prompts: Vec<PromptText>,
+        warnings: Vec<String>,
+    ) -> Generation {
         let timings = Timings { prompt_tokens: prompts.iter().map(|prompt| prompt.tokens).sum(), ..Timings::default() };
-        Generation { loaded, tasks, prompts, ready: VecDeque::new(), cancel: CancelHandle::default(), warnings, timings }
+        Generation {
+            loaded,
+            tasks,
+            prompts,
+            ready: VecDeque::new(),
+            cancel: CancelHandle::default(),
+            warnings,
+            timings,
+        }
     }
 
     /// A handle that another thread may keep to stop this generation.
@@ -97,7 +110,9 @@ impl Generation {
         for piece in self.by_ref() {
             let piece = piece?;
             on_piece(&piece);
-            if let Some(text) = texts.iter_mut().find(|text| (text.request, text.sequence) == (piece.request, piece.sequence)) {
+            if let Some(text) =
+                texts.iter_mut().find(|text| (text.request, text.sequence) == (piece.request, piece.sequence))
+            {
                 text.push(piece);
             }
         }
@@ -107,7 +122,9 @@ impl Generation {
     fn empty_completions(&self) -> Vec<Completion> {
         let texts = |(request, task): (usize, &Task)| {
             let leading = self.leading_text(request);
-            (0..task.settings.num_return_sequences).map(move |sequence| Completion::begin(request, sequence, leading)).collect::<Vec<_>>()
+            (0..task.settings.num_return_sequences)
+                .map(move |sequence| Completion::begin(request, sequence, leading))
+                .collect::<Vec<_>>()
         };
         self.tasks.iter().enumerate().flat_map(texts).collect()
     }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::filters::log_softmax;
 use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::random::Random;
-use super::sampler::{Sampler, draw, likeliest, log_softmax};
+use super::sampler::{Sampler, draw, likeliest};
 use super::settings::{Lookup, Settings};
 use crate::error::{Error, Result};
 use crate::nn::{Batch, KvCache, Rows};
@@ -68,7 +69,12 @@ impl Line {
     }
 
     /// Takes one token from each row for as long as the guesses were right.
-    pub(super) fn accept<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, rules: Rules, pieces: &mut impl Extend<Piece>) -> Result<()> {
+    pub(super) fn accept<'r>(
+        &mut self,
+        rows: impl Iterator<Item = &'r [f32]>,
+        rules: Rules,
+        pieces: &mut impl Extend<Piece>,
+    ) -> Result<()> {
         let draft = std::mem::take(&mut self.draft);
         for (i, row) in rows.enumerate() {
             let piece = self.step(row, rules)?;

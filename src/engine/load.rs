@@ -23,7 +23,8 @@ const PREFILL_CHUNK: usize = 256;
 
 /// How to load a model.
 ///
-/// ```
+#[cfg_attr(feature = "ember", doc = "```")]
+#[cfg_attr(not(feature = "ember"), doc = "```no_run")]
 /// let engine = fireside::Engine::builder().threads(2).context(128).load("ember")?;
 /// # Ok::<(), fireside::Error>(())
 /// ```
@@ -90,13 +91,21 @@ impl EngineBuilder {
         if tokenizer.id_limit() > shape.vocab_size {
             return Err(Error::file(
                 source.tokenizer.path(),
-                format!("expected tokens below the model's vocabulary of {}, found token {}", shape.vocab_size, tokenizer.id_limit() - 1),
+                format!(
+                    "expected tokens below the model's vocabulary of {}, found token {}",
+                    shape.vocab_size,
+                    tokenizer.id_limit() - 1
+                ),
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
         let context = self.context.unwrap_or(shape.context);
         if context < 2 || context > shape.context {
-            return Err(Error::setting("context", format!("is {context}, expected from 2 to {}, the model's own", shape.context), ""));
+            return Err(Error::setting(
+                "context",
+                format!("is {context}, expected from 2 to {}, the model's own", shape.context),
+                "",
+            ));
         }
         let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
         let mut warnings = defaults.warnings.clone();
@@ -117,7 +126,8 @@ impl EngineBuilder {
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
-        let loaded = Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
+        let loaded =
+            Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 }
@@ -130,7 +140,9 @@ fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<Model
 
 fn parse_json(location: &Location) -> Result<Value> {
     let text = location.read_text()?;
-    serde_json::from_str(&text).map_err(|error| Error::file(location.path(), format!("expected JSON: {error}"), "the file is damaged; copy it again"))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::file(location.path(), format!("expected JSON: {error}"), "the file is damaged; copy it again")
+    })
 }
 
 fn unused_warning(names: &[String]) -> Option<String> {
@@ -138,7 +150,6 @@ fn unused_warning(names: &[String]) -> Option<String> {
     let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
     Some(format!("the weights hold tensors that the architecture does not use: {}{more}", quote(first)))
 }
-
 
 /// What is loaded once and shared by all that runs.
 pub(crate) struct Loaded {
@@ -196,7 +207,12 @@ impl Loaded {
 
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`
     /// with its position. Rows before `first` are not wanted.
-    pub(super) fn read(&self, ids: &[u32], first: usize, mut on_row: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+    pub(super) fn read(
+        &self,
+        ids: &[u32],
+        first: usize,
+        mut on_row: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
         let mut cache = self.new_cache();
         while cache.len() < ids.len() {
             let start = cache.len();

@@ -3,10 +3,11 @@
 //! An [`Engine`] is a loaded model. It turns prompts and [`Sampling`] into a [`Generation`], an iterator of [`Piece`]s.
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
-//! with the numbers of `random`. `score` judges a given text.
+//! with the `filters` and the numbers of `random`. `score` judges a given text.
 
 mod beams;
 mod defaults;
+mod filters;
 mod generation;
 mod line;
 mod load;
@@ -70,7 +71,12 @@ impl Engine {
     }
 
     /// Continues a prompt and hands each piece to `on_piece`, which may end it with `ControlFlow::Break`.
-    pub fn generate_with(&mut self, prompt: impl Into<Prompt>, sampling: Sampling, mut on_piece: impl FnMut(&Piece) -> ControlFlow<()>) -> Result<Vec<Completion>> {
+    pub fn generate_with(
+        &mut self,
+        prompt: impl Into<Prompt>,
+        sampling: Sampling,
+        mut on_piece: impl FnMut(&Piece) -> ControlFlow<()>,
+    ) -> Result<Vec<Completion>> {
         let mut generation = self.generate(prompt, sampling)?;
         let cancel = generation.cancel_handle();
         generation.completions_with(|piece| {

@@ -60,7 +60,7 @@ pub struct TokenLogprob {
 impl TokenLogprob {
     /// Looks `token` up in a row of log-probabilities.
     pub(super) fn in_row(token: u32, row: &[f32], top: usize) -> TokenLogprob {
-        let top = super::sampler::best(row, top).into_iter().map(|i| (i as u32, row[i])).collect();
+        let top = super::filters::best(row, top).into_iter().map(|i| (i as u32, row[i])).collect();
         TokenLogprob { token, logprob: Some(row[token as usize]), top }
     }
 }

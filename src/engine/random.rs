@@ -62,7 +62,13 @@ mod tests {
     #[test]
     fn sequences_steps_and_draws_differ() {
         let random = Random::new(42, 0);
-        let all = [random.uniform(0, 0), random.uniform(1, 0), random.uniform(0, 1), Random::new(42, 1).uniform(0, 0), Random::new(43, 0).uniform(0, 0)];
+        let all = [
+            random.uniform(0, 0),
+            random.uniform(1, 0),
+            random.uniform(0, 1),
+            Random::new(42, 1).uniform(0, 0),
+            Random::new(43, 0).uniform(0, 0),
+        ];
         for (i, a) in all.iter().enumerate() {
             assert!((0.0..1.0).contains(a));
             assert!(all[..i].iter().all(|b| a != b), "{all:?}");

@@ -37,11 +37,22 @@ impl From<Vec<u32>> for Prompt {
 
 impl Loaded {
     /// Turns one request into a task: its prompt into tokens, its settings into what cannot be wrong.
-    pub(super) fn task(&self, request: usize, prompt: Prompt, user: &Sampling, warnings: &mut Vec<String>) -> Result<(Task, PromptText)> {
+    pub(super) fn task(
+        &self,
+        request: usize,
+        prompt: Prompt,
+        user: &Sampling,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Task, PromptText)> {
         let merged = self.defaults.under(user);
         let (mut tokens, text) = self.tokens_of(prompt, merged.skip_special_tokens.unwrap_or(true))?;
         self.fit(&mut tokens, &merged)?;
-        let against = Against { prompt_tokens: tokens.len(), context: self.context, vocab_size: self.model.shape().vocab_size, tokenizer: &self.tokenizer };
+        let against = Against {
+            prompt_tokens: tokens.len(),
+            context: self.context,
+            vocab_size: self.model.shape().vocab_size,
+            tokenizer: &self.tokenizer,
+        };
         let settings = Settings::resolve(merged, user, &against, warnings)?;
         let sampler = Sampler::new(&settings, tokens.len(), &self.tokenizer)?;
         let prompt = PromptText { text, tokens: tokens.len() };
@@ -60,10 +71,17 @@ impl Loaded {
         };
         let vocab = self.model.shape().vocab_size;
         if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
-            return Err(Error::prompt(format!("the prompt holds the token {id}, expected ids below {vocab}"), "`fireside tokenize` shows the ids of a text"));
+            return Err(Error::prompt(
+                format!("the prompt holds the token {id}, expected ids below {vocab}"),
+                "`fireside tokenize` shows the ids of a text",
+            ));
         }
         if tokens.is_empty() {
-            let start = self.defaults.under(&Sampling::default()).eos_token_id.and_then(|ids| self.tokenizer.name(*ids.first()?));
+            let start = self
+                .defaults
+                .under(&Sampling::default())
+                .eos_token_id
+                .and_then(|ids| self.tokenizer.name(*ids.first()?));
             let hint = match start {
                 Some(name) => format!("pass a text to continue; `{name}` starts from nothing"),
                 None => "pass a text to continue".to_owned(),
@@ -94,14 +112,25 @@ impl Loaded {
                 return Ok(());
             }
             return Err(Error::prompt(
-                format!("the prompt has {found} tokens, expected at most {}: the model's context holds {}", self.context - 1, self.context),
+                format!(
+                    "the prompt has {found} tokens, expected at most {}: the model's context holds {}",
+                    self.context - 1,
+                    self.context
+                ),
                 "shorten it, or cut it with `--truncation=left` (keeps its end) or `--truncation=right` (keeps its start)",
             ));
         }
         let new = merged.max_new_tokens.unwrap_or(1);
         let room = self.context.saturating_sub(new);
         if room == 0 {
-            return Err(Error::setting("truncation", format!("leaves no room for a prompt: the context holds {} tokens and `max_new_tokens` is {new}", self.context), "ask for fewer new tokens"));
+            return Err(Error::setting(
+                "truncation",
+                format!(
+                    "leaves no room for a prompt: the context holds {} tokens and `max_new_tokens` is {new}",
+                    self.context
+                ),
+                "ask for fewer new tokens",
+            ));
         }
         match side {
             Truncation::Left => drop(tokens.drain(..found.saturating_sub(room))),

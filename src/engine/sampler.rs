@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::filters::{cut_off, keep_min_p, keep_top_h, keep_top_k, keep_top_p, keep_typical, log_softmax};
 use super::random::Random;
 use super::settings::Settings;
 use crate::error::Result;
@@ -85,7 +86,8 @@ impl Sampler {
         if let Some(penalty) = s.repetition_penalty.filter(|penalty| *penalty != 1.0) {
             steps.push(Step::RepetitionPenalty(penalty as f32));
         }
-        let (presence, frequency) = (s.presence_penalty.unwrap_or(0.0) as f32, s.frequency_penalty.unwrap_or(0.0) as f32);
+        let (presence, frequency) =
+            (s.presence_penalty.unwrap_or(0.0) as f32, s.frequency_penalty.unwrap_or(0.0) as f32);
         if presence != 0.0 || frequency != 0.0 {
             steps.push(Step::CountPenalties { presence, frequency });
         }
@@ -258,121 +260,6 @@ fn add_biases(entries: &[(Vec<u32>, f32)], ids: &[u32], scores: &mut [f32]) {
     }
 }
 
-/// Of the hundred likeliest tokens those that hold a share `h` of the entropy among them; the likeliest always.
-fn keep_top_h(h: f32, scores: &mut [f32]) {
-    const CONSIDERED: usize = 100; // as in transformers: further tokens hold next to none of it
-    let order = best(scores, CONSIDERED);
-    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
-    let shares: Vec<f32> = softmax(&sorted).into_iter().map(|p| if p > 0.0 { -p * p.ln() } else { 0.0 }).collect();
-    let limit = h * shares.iter().sum::<f32>();
-    let mut sum = 0.0;
-    let within = shares.iter().take_while(|share| { sum += **share; sum <= limit }).count();
-    let kept: HashSet<usize> = order[..within.max(1)].iter().copied().collect();
-    keep_where(scores, |_, i| kept.contains(&i));
-}
-
-/// Everything below the k-th largest goes; ties with it stay.
-fn keep_top_k(k: usize, scores: &mut [f32]) {
-    if k < scores.len() {
-        let least = nth_largest(k, scores);
-        keep_where(scores, |score, _| score >= least);
-    }
-}
-
-/// From the least likely up, goes what adds up to at most 1 − p; among equals the lower index first.
-fn keep_top_p(p: f64, keep: usize, scores: &mut [f32]) {
-    let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] > f32::NEG_INFINITY).collect();
-    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
-    let limit = (1.0 - p) as f32;
-    let mut sum = 0.0f64;
-    let removable = order.len().saturating_sub(keep);
-    for (index, probability) in order.iter().zip(softmax(&sorted)).take(removable) {
-        sum += f64::from(probability);
-        if sum as f32 > limit {
-            break;
-        }
-        scores[*index] = f32::NEG_INFINITY;
-    }
-}
-
-fn keep_min_p(p: f32, keep: usize, scores: &mut [f32]) {
-    let probabilities = softmax(scores);
-    let limit = p * probabilities.iter().fold(0.0f32, |most, x| most.max(*x));
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
-    for index in &order[keep.min(order.len())..] {
-        if probabilities[*index] < limit {
-            scores[*index] = f32::NEG_INFINITY;
-        }
-    }
-}
-
-/// Meister et al. 2022: the tokens whose surprise is nearest to the expected one.
-fn keep_typical(p: f32, keep: usize, scores: &mut [f32]) {
-    let mut logs = scores.to_vec();
-    log_softmax(&mut logs);
-    let entropy = entropy_of(&logs);
-    let distance: Vec<f32> = logs.iter().map(|log| (-log - entropy).abs()).collect();
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|a, b| distance[*a].total_cmp(&distance[*b]));
-    let sorted: Vec<f32> = order.iter().map(|i| scores[*i]).collect();
-    let mut sum = 0.0f64;
-    let covered = softmax(&sorted).iter().take_while(|probability| { sum += f64::from(**probability); (sum as f32) < p }).count();
-    let limit = distance[order[covered.min(order.len() - 1)]];
-    for index in &order[keep.min(order.len())..] {
-        if distance[*index] > limit {
-            scores[*index] = f32::NEG_INFINITY;
-        }
-    }
-}
-
-/// Hewitt et al. 2022: drops what is less likely than epsilon, or than a bound that falls with the entropy.
-fn cut_off(epsilon: f32, falls_with_entropy: bool, keep: usize, scores: &mut [f32]) {
-    let probabilities = softmax(scores);
-    let mut limit = epsilon;
-    if falls_with_entropy {
-        let mut logs = scores.to_vec();
-        log_softmax(&mut logs);
-        limit = epsilon.min(epsilon.sqrt() * (-entropy_of(&logs)).exp());
-    }
-    let least_kept = nth_largest(keep.min(scores.len()), scores);
-    keep_where(scores, |score, i| probabilities[i] >= limit || score >= least_kept);
-}
-
-fn keep_where(scores: &mut [f32], kept: impl Fn(f32, usize) -> bool) {
-    for (i, score) in scores.iter_mut().enumerate() {
-        if !kept(*score, i) {
-            *score = f32::NEG_INFINITY;
-        }
-    }
-}
-
-fn nth_largest(n: usize, scores: &[f32]) -> f32 {
-    let mut copy = scores.to_vec();
-    let (_, nth, _) = copy.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
-    *nth
-}
-
-fn entropy_of(logs: &[f32]) -> f32 {
-    -logs.iter().filter(|log| **log > f32::NEG_INFINITY).map(|log| f64::from(log * log.exp())).sum::<f64>() as f32
-}
-
-fn softmax(scores: &[f32]) -> Vec<f32> {
-    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let exps: Vec<f32> = scores.iter().map(|score| (score - most).exp()).collect();
-    let sum = exps.iter().map(|e| f64::from(*e)).sum::<f64>() as f32;
-    exps.into_iter().map(|e| e / sum).collect()
-}
-
-/// Scores → log-probabilities, in place.
-pub(super) fn log_softmax(scores: &mut [f32]) {
-    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let sum: f64 = scores.iter().map(|score| f64::from((score - most).exp())).sum();
-    let log_sum = sum.ln() as f32;
-    scores.iter_mut().for_each(|score| *score = *score - most - log_sum);
-}
-
 /// The likeliest token, the first among equals; `None` where every token is forbidden.
 pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
     let mut best: Option<(usize, f32)> = None;
@@ -395,32 +282,25 @@ pub(super) fn draw_distinct(scores: &[f32], count: usize, random: &Random, step:
     if most == f32::NEG_INFINITY {
         return Vec::new();
     }
-    let mut weights: Vec<(usize, f64)> =
-        scores.iter().enumerate().map(|(i, score)| (i, f64::from(score - most).exp())).filter(|(_, weight)| *weight > 0.0).collect();
+    let mut weights: Vec<(usize, f64)> = scores
+        .iter()
+        .enumerate()
+        .map(|(i, score)| (i, f64::from(score - most).exp()))
+        .filter(|(_, weight)| *weight > 0.0)
+        .collect();
     let mut drawn = Vec::with_capacity(count);
     while drawn.len() < count && !weights.is_empty() {
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let target = random.uniform(step, drawn.len()) * total;
         let mut sum = 0.0;
-        let found = weights.iter().position(|(_, weight)| { sum += weight; target < sum });
+        let found = weights.iter().position(|(_, weight)| {
+            sum += weight;
+            target < sum
+        });
         let (index, _) = weights.remove(found.unwrap_or(weights.len() - 1)); // rounding may leave the last sum below the total
         drawn.push(index);
     }
     drawn
-}
-
-/// The `count` best, best first; the lower index first among equals.
-pub(super) fn best(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    let count = count.min(order.len());
-    if count == 0 {
-        return Vec::new();
-    }
-    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-    order.select_nth_unstable_by(count - 1, by_score);
-    order.truncate(count);
-    order.sort_by(by_score);
-    order
 }
 
 #[cfg(test)]
@@ -446,13 +326,15 @@ mod tests {
     #[test]
     fn every_processor_alone_and_together_gives_the_scores_of_transformers() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(format!("{folder}/processors.json")).unwrap()).unwrap();
+        let fixture: Value =
+            serde_json::from_str(&std::fs::read_to_string(format!("{folder}/processors.json")).unwrap()).unwrap();
         let tokenizer = Tokenizer::load(&format!("{folder}/tale")).unwrap();
         let cases = fixture["cases"].as_array().unwrap();
         let mut compared = 0;
         for case in cases {
             let name = &case["name"];
-            let sampling: Sampling = serde_json::from_value(case["settings"].clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let sampling: Sampling =
+                serde_json::from_value(case["settings"].clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
             let prompt_tokens = ids(&case["prompt_ids"]).len();
             let against = Against { prompt_tokens, context: 512, vocab_size: 48, tokenizer: &tokenizer };
             let settings = match Settings::resolve(sampling.clone(), &sampling, &against, &mut Vec::new()) {

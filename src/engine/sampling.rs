@@ -81,10 +81,16 @@ pub struct Sampling {
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", help_heading = "Penalties and biases"))]
     pub repetition_penalty: Option<f64>,
     /// Subtract from the logits of tokens that were generated
-    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases")
+    )]
     pub presence_penalty: Option<f64>,
     /// Subtract from the logits of tokens for each time that they were generated
-    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases")
+    )]
     pub frequency_penalty: Option<f64>,
     /// No run of N tokens occurs twice, prompt included
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Penalties and biases"))]
@@ -97,17 +103,26 @@ pub struct Sampling {
     #[cfg_attr(feature = "cli", arg(long, value_name = "ID,…", help_heading = "Penalties and biases"))]
     pub bad_words_ids: Option<Vec<Ids>>,
     /// Tokens that must not occur
-    #[cfg_attr(feature = "cli", arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases")
+    )]
     pub suppress_tokens: Option<Vec<u32>>,
     /// Tokens that must not come first
-    #[cfg_attr(feature = "cli", arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases")
+    )]
     pub begin_suppress_tokens: Option<Vec<u32>>,
     /// The token that follows a prompt of one token
     #[cfg_attr(feature = "cli", arg(long, value_name = "ID", help_heading = "Penalties and biases"))]
     pub forced_bos_token_id: Option<u32>,
     /// The last token where the length limit ends the text
     #[serde(deserialize_with = "one_or_many")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "ID,…", value_delimiter = ',', help_heading = "Penalties and biases")
+    )]
     pub forced_eos_token_id: Option<Vec<u32>>,
     /// Add to the logit of the last of these tokens where it follows the others; may be repeated
     #[cfg_attr(feature = "cli", arg(long, value_name = "ID,…=BIAS", help_heading = "Penalties and biases"))]

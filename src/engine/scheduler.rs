@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::beams::BeamSearch;
+use super::filters::log_softmax;
 use super::line::{Line, Rules, check_finite, deadline};
 use super::load::Loaded;
 use super::piece::{Piece, TokenLogprob};
-use super::sampler::{Sampler, likeliest, log_softmax};
+use super::sampler::{Sampler, likeliest};
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::nn::{Batch, KvCache, Rows};
@@ -52,8 +53,24 @@ pub(super) struct Heal {
 }
 
 impl Task {
-    pub(super) fn new(request: usize, settings: Settings, sampler: Sampler, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
-        Task { request, settings, sampler, prompt, heal, stage: Stage::Waiting, deadline: None, rows: 0, prompt_logprobs: Vec::new() }
+    pub(super) fn new(
+        request: usize,
+        settings: Settings,
+        sampler: Sampler,
+        prompt: Vec<u32>,
+        heal: Option<Heal>,
+    ) -> Task {
+        Task {
+            request,
+            settings,
+            sampler,
+            prompt,
+            heal,
+            stage: Stage::Waiting,
+            deadline: None,
+            rows: 0,
+            prompt_logprobs: Vec::new(),
+        }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -95,7 +112,12 @@ impl Task {
     }
 
     /// Takes this request's rows of logits, each (vocabulary).
-    fn accept<'r>(&mut self, mut rows: impl Iterator<Item = &'r [f32]>, loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
+    fn accept<'r>(
+        &mut self,
+        mut rows: impl Iterator<Item = &'r [f32]>,
+        loaded: &Loaded,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::replace(cache, KvCache::new(0, 0));
             let last = if self.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
@@ -105,7 +127,13 @@ impl Task {
             }
             return Ok(());
         }
-        let rules = Rules { request: self.request, settings: &self.settings, sampler: &self.sampler, tokenizer: &loaded.tokenizer, deadline: self.deadline };
+        let rules = Rules {
+            request: self.request,
+            settings: &self.settings,
+            sampler: &self.sampler,
+            tokenizer: &loaded.tokenizer,
+            deadline: self.deadline,
+        };
         let done = match &mut self.stage {
             Stage::Lines(lines) => {
                 for line in lines.iter_mut().filter(|line| !line.is_finished()) {
@@ -135,7 +163,13 @@ impl Task {
             self.stage = Stage::Prompt(cache);
             return Ok(());
         }
-        let rules = Rules { request: self.request, settings: &self.settings, sampler: &self.sampler, tokenizer: &loaded.tokenizer, deadline: self.deadline };
+        let rules = Rules {
+            request: self.request,
+            settings: &self.settings,
+            sampler: &self.sampler,
+            tokenizer: &loaded.tokenizer,
+            deadline: self.deadline,
+        };
         let heal = self.heal.as_ref();
         let stream = || new_stream(loaded, rules.settings, heal);
         if let Some(beams) = self.settings.beams {
@@ -178,7 +212,8 @@ impl Task {
 impl Heal {
     /// The likeliest token that begins with the tail's bytes. The tail itself has a head start of 1, as in transformers.
     fn choose(&mut self, row: &[f32], loaded: &Loaded) -> u32 {
-        let scores: Vec<f32> = self.candidates.iter().map(|id| row[*id as usize] + f32::from(*id == self.tail)).collect();
+        let scores: Vec<f32> =
+            self.candidates.iter().map(|id| row[*id as usize] + f32::from(*id == self.tail)).collect();
         let chosen = likeliest(&scores).map_or(self.tail, |i| self.candidates[i as usize]);
         let mut bytes = Vec::new();
         loaded.tokenizer.append_bytes(chosen, &mut bytes);
@@ -258,11 +293,15 @@ pub(super) fn take_tail(prompt: &mut Vec<u32>, loaded: &Loaded) -> Result<Option
     if !loaded.tokenizer.is_byte_level() {
         return Err(Error::setting("token_healing", "works with byte-level tokenizers only", "leave it out"));
     }
-    let Some(tail) = prompt.last().copied().filter(|tail| prompt.len() > 1 && !loaded.tokenizer.is_special(*tail)) else { return Ok(None) };
+    let Some(tail) = prompt.last().copied().filter(|tail| prompt.len() > 1 && !loaded.tokenizer.is_special(*tail))
+    else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
     loaded.tokenizer.append_bytes(tail, &mut bytes);
     let vocab = loaded.model.shape().vocab_size as u32;
-    let candidates: Vec<u32> = loaded.tokenizer.ids_starting_with(&bytes).into_iter().filter(|id| *id < vocab).collect();
+    let candidates: Vec<u32> =
+        loaded.tokenizer.ids_starting_with(&bytes).into_iter().filter(|id| *id < vocab).collect();
     if candidates.len() < 2 {
         return Ok(None);
     }

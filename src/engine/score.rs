@@ -6,10 +6,10 @@
 
 use serde::Serialize;
 
+use super::filters::log_softmax;
 use super::load::Loaded;
 use super::piece::TokenLogprob;
 use super::request::Prompt;
-use super::sampler::log_softmax;
 use crate::error::{Error, Result};
 
 /// How to read a text that is to be scored.
@@ -46,11 +46,18 @@ pub struct Score {
 pub(super) fn score(loaded: &Loaded, text: Prompt, options: ScoreOptions) -> Result<Score> {
     let (ids, text) = loaded.tokens_of(text, false)?;
     if ids.len() < 2 {
-        return Err(Error::prompt("the text has one token, expected at least two: the first is given, the others are scored", "score a longer text"));
+        return Err(Error::prompt(
+            "the text has one token, expected at least two: the first is given, the others are scored",
+            "score a longer text",
+        ));
     }
     let window = options.window.unwrap_or(loaded.context);
     if window < 2 || window > loaded.context {
-        return Err(Error::setting("window", format!("is {window}, expected from 2 to {}, the model's context", loaded.context), ""));
+        return Err(Error::setting(
+            "window",
+            format!("is {window}, expected from 2 to {}, the model's context", loaded.context),
+            "",
+        ));
     }
     let stride = options.stride.unwrap_or((window / 2).max(1));
     if stride == 0 || stride > window {
@@ -78,7 +85,14 @@ pub(super) fn score(loaded: &Loaded, text: Prompt, options: ScoreOptions) -> Res
 }
 
 /// Scores the tokens from `first_target` on; `ids` begin at position `begin` of the text.
-fn score_window(loaded: &Loaded, ids: &[u32], begin: usize, first_target: usize, top: usize, tokens: &mut [TokenLogprob]) -> Result<()> {
+fn score_window(
+    loaded: &Loaded,
+    ids: &[u32],
+    begin: usize,
+    first_target: usize,
+    top: usize,
+    tokens: &mut [TokenLogprob],
+) -> Result<()> {
     loaded.read(ids, first_target - 1 - begin, |position, row| {
         if let Some(next) = ids.get(position + 1) {
             let mut logs = row.to_vec();

@@ -57,15 +57,25 @@ const MOST_SEQUENCES: usize = 1024;
 
 impl Settings {
     /// Checks `merged`, the user's settings over the model's. `user` tells what deserves a warning. Warnings are appended.
-    pub(super) fn resolve(merged: Sampling, user: &Sampling, against: &Against, warnings: &mut Vec<String>) -> Result<Settings> {
+    pub(super) fn resolve(
+        merged: Sampling,
+        user: &Sampling,
+        against: &Against,
+        warnings: &mut Vec<String>,
+    ) -> Result<Settings> {
         check_ranges(&merged)?;
         check_ids(&merged, against.vocab_size)?;
         let greedy_by_temperature = merged.temperature == Some(0.0);
         let do_sample = merged.do_sample.unwrap_or(false) && !greedy_by_temperature;
         if greedy_by_temperature && user.do_sample == Some(true) {
-            return Err(Error::setting("temperature", "is 0 while `do_sample` is true", "0 takes the likeliest token; leave out one of the two"));
+            return Err(Error::setting(
+                "temperature",
+                "is 0 while `do_sample` is true",
+                "0 takes the likeliest token; leave out one of the two",
+            ));
         }
-        let eos = if merged.ignore_eos == Some(true) { Vec::new() } else { merged.eos_token_id.clone().unwrap_or_default() };
+        let eos =
+            if merged.ignore_eos == Some(true) { Vec::new() } else { merged.eos_token_id.clone().unwrap_or_default() };
         let max_new_tokens = most_new_tokens(&merged, user, against, warnings)?;
         let min_new_tokens = least_new_tokens(&merged, user, max_new_tokens, against)?;
         let beams = beam_settings(&merged)?;
@@ -79,7 +89,8 @@ impl Settings {
         }
         let lookup = lookup_settings(&merged, beams.is_some(), num_return_sequences)?;
         let seed = merged.seed.unwrap_or_else(fresh_seed);
-        let logprobs = (merged.logprobs == Some(true) || merged.top_logprobs.is_some()).then_some(merged.top_logprobs.unwrap_or(0));
+        let logprobs = (merged.logprobs == Some(true) || merged.top_logprobs.is_some())
+            .then_some(merged.top_logprobs.unwrap_or(0));
         if user.logprobs == Some(false) && user.top_logprobs.is_some_and(|n| n > 0) {
             return Err(Error::setting("top_logprobs", "is set while `logprobs` is false", "leave out one of the two"));
         }
@@ -99,10 +110,35 @@ impl Settings {
             return_full_text: merged.return_full_text.unwrap_or(true),
             logprobs,
             prompt_logprobs: merged.prompt_logprobs == Some(true),
-            resolved: Sampling { do_sample: Some(do_sample), seed: do_sample.then_some(seed), max_new_tokens: Some(max_new_tokens), ..merged },
+            resolved: in_force(Sampling {
+                do_sample: Some(do_sample),
+                seed: Some(seed),
+                max_new_tokens: Some(max_new_tokens),
+                max_length: None,
+                ..merged
+            }),
         };
         warn_of_no_effect(&settings, user, against, warnings);
         Ok(settings)
+    }
+}
+
+/// Without what has no effect: the filters of a distribution that nothing is drawn from.
+fn in_force(settings: Sampling) -> Sampling {
+    if settings.do_sample == Some(true) {
+        return settings;
+    }
+    Sampling {
+        temperature: None,
+        top_h: None,
+        top_k: None,
+        top_p: None,
+        min_p: None,
+        typical_p: None,
+        epsilon_cutoff: None,
+        eta_cutoff: None,
+        seed: None,
+        ..settings
     }
 }
 
@@ -123,8 +159,18 @@ fn check_ranges(s: &Sampling) -> Result<()> {
         ("presence_penalty", s.presence_penalty, f64::is_finite, "a finite number"),
         ("frequency_penalty", s.frequency_penalty, f64::is_finite, "a finite number"),
         ("length_penalty", s.length_penalty, f64::is_finite, "a finite number"),
-        ("exponential_decay_length_penalty", s.exponential_decay_length_penalty.map(|d| d.1), |x| x > 0.0 && x.is_finite(), "a factor above 0"),
-        ("sequence_bias", s.sequence_bias.iter().flatten().map(|b| b.bias).find(|b| !b.is_finite()), f64::is_finite, "finite numbers"),
+        (
+            "exponential_decay_length_penalty",
+            s.exponential_decay_length_penalty.map(|d| d.1),
+            |x| x > 0.0 && x.is_finite(),
+            "a factor above 0",
+        ),
+        (
+            "sequence_bias",
+            s.sequence_bias.iter().flatten().map(|b| b.bias).find(|b| !b.is_finite()),
+            f64::is_finite,
+            "finite numbers",
+        ),
     ];
     for (setting, value, fits, expected) in numbers {
         if let Some(value) = value.filter(|value| !fits(*value)) {
@@ -182,7 +228,11 @@ fn check_ids(s: &Sampling, vocab_size: usize) -> Result<()> {
     ];
     for (setting, ids) in lists {
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
-            return Err(Error::setting(setting, format!("holds the token {id}, expected ids below {vocab_size}"), "`fireside tokenize` shows the ids of a text"));
+            return Err(Error::setting(
+                setting,
+                format!("holds the token {id}, expected ids below {vocab_size}"),
+                "`fireside tokenize` shows the ids of a text",
+            ));
         }
     }
     Ok(())
@@ -207,16 +257,26 @@ fn most_new_tokens(s: &Sampling, user: &Sampling, against: &Against, warnings: &
     };
     let room = context - prompt_tokens;
     if wanted > room && (user.max_new_tokens.is_some() || user.max_length.is_some()) {
-        warnings.push(format!("only {room} new tokens fit: the prompt has {prompt_tokens} tokens and the model's context holds {context}"));
+        warnings.push(format!(
+            "only {room} new tokens fit: the prompt has {prompt_tokens} tokens and the model's context holds {context}"
+        ));
     }
     Ok(wanted.min(room))
 }
 
 fn least_new_tokens(s: &Sampling, user: &Sampling, max_new_tokens: usize, against: &Against) -> Result<usize> {
-    if let (Some(least), Some(most)) = (user.min_new_tokens, user.max_new_tokens) && least > most {
-        return Err(Error::setting("min_new_tokens", format!("is {least}, above `max_new_tokens`, which is {most}"), ""));
+    if let (Some(least), Some(most)) = (user.min_new_tokens, user.max_new_tokens)
+        && least > most
+    {
+        return Err(Error::setting(
+            "min_new_tokens",
+            format!("is {least}, above `max_new_tokens`, which is {most}"),
+            "",
+        ));
     }
-    if let (Some(least), Some(most)) = (user.min_length, user.max_length) && least > most {
+    if let (Some(least), Some(most)) = (user.min_length, user.max_length)
+        && least > most
+    {
         return Err(Error::setting("min_length", format!("is {least}, above `max_length`, which is {most}"), ""));
     }
     let (setting, least) = match (s.min_new_tokens, s.min_length) {
@@ -224,7 +284,11 @@ fn least_new_tokens(s: &Sampling, user: &Sampling, max_new_tokens: usize, agains
         (None, length) => ("min_length", length.unwrap_or(0).saturating_sub(against.prompt_tokens)),
     };
     if least > max_new_tokens {
-        return Err(Error::setting(setting, format!("asks for {least} new tokens, but at most {max_new_tokens} are allowed"), "raise `max_new_tokens`, or shorten the prompt"));
+        return Err(Error::setting(
+            setting,
+            format!("asks for {least} new tokens, but at most {max_new_tokens} are allowed"),
+            "raise `max_new_tokens`, or shorten the prompt",
+        ));
     }
     Ok(least)
 }
@@ -235,16 +299,28 @@ fn beam_settings(s: &Sampling) -> Result<Option<BeamSettings>> {
         return Ok(None);
     }
     if let Some(wanted) = s.num_return_sequences.filter(|wanted| *wanted > beams) {
-        return Err(Error::setting("num_return_sequences", format!("is {wanted}, above `num_beams`, which is {beams}"), "a search returns at most as many texts as it has beams"));
+        return Err(Error::setting(
+            "num_return_sequences",
+            format!("is {wanted}, above `num_beams`, which is {beams}"),
+            "a search returns at most as many texts as it has beams",
+        ));
     }
-    Ok(Some(BeamSettings { beams, early_stopping: s.early_stopping.unwrap_or(EarlyStopping::False), length_penalty: s.length_penalty.unwrap_or(1.0) }))
+    Ok(Some(BeamSettings {
+        beams,
+        early_stopping: s.early_stopping.unwrap_or(EarlyStopping::False),
+        length_penalty: s.length_penalty.unwrap_or(1.0),
+    }))
 }
 
 fn lookup_settings(s: &Sampling, beams: bool, returned: usize) -> Result<Option<Lookup>> {
     let Some(tokens) = s.prompt_lookup_num_tokens else { return Ok(None) };
     if beams || returned > 1 {
         let other = if beams { "num_beams" } else { "num_return_sequences" };
-        return Err(Error::setting("prompt_lookup_num_tokens", format!("does not work with `{other}` above 1"), "leave out one of the two"));
+        return Err(Error::setting(
+            "prompt_lookup_num_tokens",
+            format!("does not work with `{other}` above 1"),
+            "leave out one of the two",
+        ));
     }
     Ok(Some(Lookup { tokens, ngram: s.max_matching_ngram_size.unwrap_or(2) }))
 }
@@ -273,9 +349,17 @@ fn warn_of_no_effect(settings: &Settings, user: &Sampling, against: &Against, wa
         warn(user.length_penalty.is_some(), "length_penalty", why);
         warn(user.renormalize_logits == Some(true), "renormalize_logits", why);
     }
-    warn(user.max_matching_ngram_size.is_some() && settings.lookup.is_none(), "max_matching_ngram_size", "without `prompt_lookup_num_tokens`");
+    warn(
+        user.max_matching_ngram_size.is_some() && settings.lookup.is_none(),
+        "max_matching_ngram_size",
+        "without `prompt_lookup_num_tokens`",
+    );
     warn(user.min_length.is_some() && user.min_new_tokens.is_some(), "min_length", "beside `min_new_tokens`");
-    warn(user.forced_bos_token_id.is_some() && against.prompt_tokens != 1, "forced_bos_token_id", "unless the prompt is one token");
+    warn(
+        user.forced_bos_token_id.is_some() && against.prompt_tokens != 1,
+        "forced_bos_token_id",
+        "unless the prompt is one token",
+    );
     if settings.eos.is_empty() {
         let why = if user.ignore_eos == Some(true) { "beside `ignore_eos`" } else { "without an `eos_token_id`" };
         warn(user.min_new_tokens.is_some(), "min_new_tokens", why);

@@ -90,7 +90,9 @@ impl Gpt2 {
 
         let wte = Embedding::load(&w.at("wte"), c.vocab_size, c.n_embd)?;
         let wpe = Embedding::load(&w.at("wpe"), c.n_positions, c.n_embd)?;
-        let h = (0..c.n_layer).map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer)).collect::<Result<_>>()?;
+        let h = (0..c.n_layer)
+            .map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer))
+            .collect::<Result<_>>()?;
         let ln_f = LayerNorm::load(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
         let head = weights.at("lm_head");
         let lm_head = if c.tie_word_embeddings {
@@ -108,16 +110,25 @@ fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
     if c.add_cross_attention {
         return Err(config.unsupported("`add_cross_attention` is not supported"));
     }
-    for (name, value) in [("vocab_size", c.vocab_size), ("n_positions", c.n_positions), ("n_embd", c.n_embd), ("n_layer", c.n_layer), ("n_head", c.n_head)] {
+    for (name, value) in [
+        ("vocab_size", c.vocab_size),
+        ("n_positions", c.n_positions),
+        ("n_embd", c.n_embd),
+        ("n_layer", c.n_layer),
+        ("n_head", c.n_head),
+    ] {
         if value == 0 || value > u32::MAX as usize {
             return Err(config.wrong(format!("expected `{name}` from 1 to {}, found {value}", u32::MAX)));
         }
     }
     if !c.n_embd.is_multiple_of(c.n_head) {
-        return Err(config.wrong(format!("expected `n_embd` to be a multiple of `n_head`, found {} and {}", c.n_embd, c.n_head)));
+        return Err(config
+            .wrong(format!("expected `n_embd` to be a multiple of `n_head`, found {} and {}", c.n_embd, c.n_head)));
     }
     if !(c.layer_norm_epsilon >= 0.0 && c.layer_norm_epsilon.is_finite()) {
-        return Err(config.wrong(format!("expected `layer_norm_epsilon` of at least 0, found {}", c.layer_norm_epsilon)));
+        return Err(
+            config.wrong(format!("expected `layer_norm_epsilon` of at least 0, found {}", c.layer_norm_epsilon))
+        );
     }
     Ok(())
 }
@@ -133,7 +144,11 @@ impl Block {
         }
         let activation = Activation::named(&c.activation_function, w.compute()).ok_or_else(|| {
             let known: Vec<&str> = Activation::names().collect();
-            config.unsupported(format!("expected an `activation_function` among {}, found `{}`", known.join(", "), c.activation_function.escape_default()))
+            config.unsupported(format!(
+                "expected an `activation_function` among {}, found `{}`",
+                known.join(", "),
+                c.activation_function.escape_default()
+            ))
         })?;
         // Causal masks that older checkpoints store; ours is the loop bound.
         w.at("attn.bias").ignore();

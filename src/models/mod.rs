@@ -63,7 +63,9 @@ pub struct Config<'a> {
 impl<'a> Config<'a> {
     /// Parses config.json.
     pub fn parse(path: &'a Path, text: &str) -> Result<Config<'a>> {
-        let json: Value = serde_json::from_str(text).map_err(|error| Error::file(path, format!("expected JSON: {error}"), "the file is damaged; copy it again"))?;
+        let json: Value = serde_json::from_str(text).map_err(|error| {
+            Error::file(path, format!("expected JSON: {error}"), "the file is damaged; copy it again")
+        })?;
         if !json.is_object() {
             return Err(Error::file(path, "expected a JSON object", "the file is damaged; copy it again"));
         }
@@ -75,10 +77,18 @@ impl<'a> Config<'a> {
         let class = self.json["architectures"][0].as_str();
         let model_type = self.json["model_type"].as_str();
         let found = match (model_type, class) {
-            (Some(model_type), Some(class)) => ARCHITECTURES.iter().find(|a| a.model_type == model_type && a.class == class),
+            (Some(model_type), Some(class)) => {
+                ARCHITECTURES.iter().find(|a| a.model_type == model_type && a.class == class)
+            }
             (Some(model_type), None) => ARCHITECTURES.iter().find(|a| a.model_type == model_type),
             (None, Some(class)) => ARCHITECTURES.iter().find(|a| a.class == class),
-            (None, None) => return Err(Error::file(self.path, "expected `model_type` or `architectures`, found neither", "this is not the config.json of a language model")),
+            (None, None) => {
+                return Err(Error::file(
+                    self.path,
+                    "expected `model_type` or `architectures`, found neither",
+                    "this is not the config.json of a language model",
+                ));
+            }
         };
         found.ok_or_else(|| {
             let supported: Vec<&str> = ARCHITECTURES.iter().map(|a| a.class).collect();

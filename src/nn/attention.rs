@@ -35,14 +35,23 @@ impl Attention {
         let q = q.contiguous()?;
         match self.compute.kernels {
             Some(kernels) => {
-                let caches: Vec<_> = batch.sequences().iter().map(|s| (s.rows.len(), s.cache.len(), s.cache.chunks(layer))).collect();
+                let caches: Vec<_> =
+                    batch.sequences().iter().map(|s| (s.rows.len(), s.cache.len(), s.cache.chunks(layer))).collect();
                 let spans: Vec<Span> = caches
                     .iter()
                     .flat_map(|(rows, past, (keys, values))| {
-                        (0..*rows).map(move |row| Span { keys, values, chunk_rows: CHUNK_ROWS, start: 0, end: past + row + 1 })
+                        (0..*rows).map(move |row| Span {
+                            keys,
+                            values,
+                            chunk_rows: CHUNK_ROWS,
+                            start: 0,
+                            end: past + row + 1,
+                        })
                     })
                     .collect();
-                on_host("attention", &q, q.dim(1)?, |q, out| kernels.attend(&self.compute.pool, &self.heads, &spans, q, out))
+                on_host("attention", &q, q.dim(1)?, |q, out| {
+                    kernels.attend(&self.compute.pool, &self.heads, &spans, q, out)
+                })
             }
             None => self.spelled_out(&q, batch, layer),
         }
@@ -65,7 +74,11 @@ impl Attention {
             };
             let (keys, values) = sequence.cache.chunks(layer);
             let (keys, values) = (gathered(keys)?, gathered(values)?);
-            let q = q.narrow(0, sequence.rows.start, rows)?.reshape((rows, n_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
+            let q = q
+                .narrow(0, sequence.rows.start, rows)?
+                .reshape((rows, n_heads, head_dim))?
+                .transpose(0, 1)?
+                .contiguous()?;
             let scores = (q.matmul(&keys.t()?.contiguous()?)? * f64::from(scale))?; // (n_heads, rows, total)
             let mask: Vec<f32> = (0..rows)
                 .flat_map(|row| (0..total).map(move |key| if key <= past + row { 0.0 } else { f32::NEG_INFINITY }))

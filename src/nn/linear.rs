@@ -42,7 +42,14 @@ impl Linear {
         Linear::new(embedding.stored().clone(), Layout::OutIn, None, embedding.dim(), embedding.rows(), compute)
     }
 
-    fn new(stored: Stored, layout: Layout, bias: Option<Vec<f32>>, inputs: usize, outputs: usize, compute: &Compute) -> Result<Linear> {
+    fn new(
+        stored: Stored,
+        layout: Layout,
+        bias: Option<Vec<f32>>,
+        inputs: usize,
+        outputs: usize,
+        compute: &Compute,
+    ) -> Result<Linear> {
         let weight = if compute.kernels.is_some() {
             Weight::Host { stored, layout, bias }
         } else {
@@ -59,8 +66,11 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match (&self.weight, self.compute.kernels) {
             (Weight::Host { stored, layout, bias }, Some(kernels)) => {
-                let matrix = Matrix { data: stored.slice(), layout: *layout, inputs: self.inputs, outputs: self.outputs };
-                on_host("linear", x, self.outputs, |x, y| kernels.matmul(&self.compute.pool, &matrix, bias.as_deref(), x, y))
+                let matrix =
+                    Matrix { data: stored.slice(), layout: *layout, inputs: self.inputs, outputs: self.outputs };
+                on_host("linear", x, self.outputs, |x, y| {
+                    kernels.matmul(&self.compute.pool, &matrix, bias.as_deref(), x, y)
+                })
             }
             (Weight::Candle { matrix, bias }, _) => {
                 let y = x.matmul(matrix)?;

@@ -26,9 +26,9 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let dim = self.weight.len();
         match self.compute.kernels {
-            Some(kernels) => {
-                on_host("layer_norm", x, dim, |x, y| kernels.layer_norm(&self.compute.pool, &self.weight, &self.bias, self.eps, x, y))
-            }
+            Some(kernels) => on_host("layer_norm", x, dim, |x, y| {
+                kernels.layer_norm(&self.compute.pool, &self.weight, &self.bias, self.eps, x, y)
+            }),
             None => {
                 let weight = Tensor::new(self.weight.as_slice(), x.device())?;
                 let bias = Tensor::new(self.bias.as_slice(), x.device())?;

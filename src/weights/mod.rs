@@ -112,7 +112,8 @@ impl Weights {
     /// Names in the files that no layer asked for, sorted.
     pub fn unused(&self) -> Vec<String> {
         let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut names: Vec<String> = self.checkpoint.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        let mut names: Vec<String> =
+            self.checkpoint.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
         names.sort();
         names
     }

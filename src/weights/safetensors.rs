@@ -63,8 +63,13 @@ pub(super) fn open_shards(index: &Location, pool: &Pool) -> Result<HashMap<Strin
 
     let path = index.path();
     let folder = path.parent().unwrap_or(Path::new(""));
-    let Index { weight_map } = serde_json::from_str(&index.read_text()?)
-        .map_err(|error| Error::file(path, format!("expected an index with a `weight_map`: {error}"), "copy the index from where the model came from"))?;
+    let Index { weight_map } = serde_json::from_str(&index.read_text()?).map_err(|error| {
+        Error::file(
+            path,
+            format!("expected an index with a `weight_map`: {error}"),
+            "copy the index from where the model came from",
+        )
+    })?;
     let names: Vec<&String> = weight_map.values().collect::<BTreeSet<_>>().into_iter().collect();
     let shards = pool.map(&names, |name| open(&Location::Disk(shard_path(path, folder, name)?)));
 
@@ -91,7 +96,11 @@ fn shard_path(index: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
     if !plain || name.contains(['/', '\\']) {
-        return Err(Error::file(index, format!("expected file names of shards, found {}", quote(name)), "shards lie beside their index"));
+        return Err(Error::file(
+            index,
+            format!("expected file names of shards, found {}", quote(name)),
+            "shards lie beside their index",
+        ));
     }
     Ok(folder.join(name))
 }
@@ -128,10 +137,17 @@ fn entries(path: &Path, file: Arc<File>) -> Result<HashMap<String, Entry>> {
 
 fn explain(bytes: &[u8], error: SafeTensorError) -> String {
     match error {
-        SafeTensorError::MetadataIncompleteBuffer => format!("the header describes other than the {} bytes that the file has: it is cut short or grown", bytes.len()),
-        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => format!("expected a safetensors header within the file's {} bytes, found a longer one", bytes.len()),
+        SafeTensorError::MetadataIncompleteBuffer => format!(
+            "the header describes other than the {} bytes that the file has: it is cut short or grown",
+            bytes.len()
+        ),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            format!("expected a safetensors header within the file's {} bytes, found a longer one", bytes.len())
+        }
         SafeTensorError::TensorInvalidInfo => "a tensor's shape and dtype do not match its bytes".to_owned(),
-        SafeTensorError::InvalidOffset(name) => format!("the offsets of tensor {} overlap, leave a hole or are out of order", quote(&name)),
+        SafeTensorError::InvalidOffset(name) => {
+            format!("the offsets of tensor {} overlap, leave a hole or are out of order", quote(&name))
+        }
         other => {
             let text = quote(&other.to_string());
             format!("expected a safetensors header: {}", text.trim_matches('`'))

@@ -71,7 +71,8 @@ fn every_setting_gives_the_ids_and_texts_of_transformers() {
         if let Some(texts) = case.get("texts") {
             assert_eq!(text.generated_text, texts["full"].as_str().expect("text"), "{name}: {settings}");
             for (full, skip, key) in [(false, true, "new"), (false, false, "new_with_special")] {
-                let sampling = Sampling { return_full_text: Some(full), skip_special_tokens: Some(skip), ..sampling(&settings) };
+                let sampling =
+                    Sampling { return_full_text: Some(full), skip_special_tokens: Some(skip), ..sampling(&settings) };
                 let text = complete(&mut engine, case["prompt"].as_str().expect("a prompt"), sampling).remove(0);
                 assert_eq!(text.generated_text, texts[key].as_str().expect("text"), "{name}: {settings}");
             }
@@ -101,33 +102,67 @@ fn beam_search_returns_the_texts_and_scores_of_transformers() {
 fn prompt_lookup_changes_the_speed_and_not_the_text() {
     let mut engine = tale();
     let repetitive = "The fox looked at Vera, and Vera looked at the fox. The fox looked at";
-    for sampling in [Sampling::greedy(), Sampling { repetition_penalty: Some(1.3), ..Sampling::greedy() }, Sampling { do_sample: Some(true), temperature: Some(0.3), seed: Some(5), ..Sampling::default() }] {
-        let plain = Sampling { max_new_tokens: Some(120), logprobs: Some(true), stop_strings: Some(vec!["zz".to_owned()]), ..sampling };
+    for sampling in [
+        Sampling::greedy(),
+        Sampling { repetition_penalty: Some(1.3), ..Sampling::greedy() },
+        Sampling { do_sample: Some(true), temperature: Some(0.3), seed: Some(5), ..Sampling::default() },
+    ] {
+        let plain = Sampling {
+            max_new_tokens: Some(120),
+            logprobs: Some(true),
+            stop_strings: Some(vec!["zz".to_owned()]),
+            ..sampling
+        };
         let expected = complete(&mut engine, repetitive, plain.clone());
         for (guessed, ngram) in [(1, 1), (4, 2), (10, 3), (40, 1)] {
-            let looked_up = Sampling { prompt_lookup_num_tokens: Some(guessed), max_matching_ngram_size: Some(ngram), ..plain.clone() };
+            let looked_up = Sampling {
+                prompt_lookup_num_tokens: Some(guessed),
+                max_matching_ngram_size: Some(ngram),
+                ..plain.clone()
+            };
             assert_eq!(complete(&mut engine, repetitive, looked_up), expected, "{guessed} tokens by {ngram}");
         }
     }
 }
 
 fn drawn(seed: u64) -> Sampling {
-    Sampling { do_sample: Some(true), temperature: Some(1.1), top_k: Some(0), seed: Some(seed), max_new_tokens: Some(40), ignore_eos: Some(true), ..Sampling::default() }
+    Sampling {
+        do_sample: Some(true),
+        temperature: Some(1.1),
+        top_k: Some(0),
+        seed: Some(seed),
+        max_new_tokens: Some(40),
+        ignore_eos: Some(true),
+        ..Sampling::default()
+    }
 }
 
 #[test]
 fn a_seed_gives_the_same_text_alone_in_a_batch_with_any_threads_and_streamed() {
     let prompts: Vec<String> = (0..8).map(|i| format!("Anna walked {} steps to the", "many ".repeat(i * 5))).collect();
     let mut engine = tale();
-    let alone: Vec<Completion> = prompts.iter().enumerate().map(|(i, prompt)| complete(&mut engine, prompt.as_str(), drawn(i as u64)).remove(0)).collect();
-    assert_eq!(alone.iter().map(|text| &text.tokens).collect::<std::collections::HashSet<_>>().len(), 8, "seeds differ, and so do the texts");
+    let alone: Vec<Completion> = prompts
+        .iter()
+        .enumerate()
+        .map(|(i, prompt)| complete(&mut engine, prompt.as_str(), drawn(i as u64)).remove(0))
+        .collect();
+    assert_eq!(
+        alone.iter().map(|text| &text.tokens).collect::<std::collections::HashSet<_>>().len(),
+        8,
+        "seeds differ, and so do the texts"
+    );
     for threads in [1, 2, 5] {
         for chunk in [1, 16, 256] {
             let mut engine = Engine::builder().threads(threads).prefill_chunk(chunk).load(&model("tale")).unwrap();
-            let requests = prompts.iter().enumerate().map(|(i, prompt)| (Prompt::from(prompt.as_str()), drawn(i as u64)));
+            let requests =
+                prompts.iter().enumerate().map(|(i, prompt)| (Prompt::from(prompt.as_str()), drawn(i as u64)));
             let together = engine.generate_batch(requests).unwrap().completions().unwrap();
             for (together, alone) in together.iter().zip(&alone) {
-                assert_eq!((&together.generated_text, &together.tokens), (&alone.generated_text, &alone.tokens), "{threads} threads, chunks of {chunk}");
+                assert_eq!(
+                    (&together.generated_text, &together.tokens),
+                    (&alone.generated_text, &alone.tokens),
+                    "{threads} threads, chunks of {chunk}"
+                );
             }
         }
     }
@@ -144,7 +179,11 @@ fn several_sequences_of_one_prompt_are_distinct_and_repeatable() {
     assert_eq!(texts.iter().map(|text| text.sequence).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert_eq!(texts.iter().map(|text| &text.tokens).collect::<std::collections::HashSet<_>>().len(), 5);
     assert_eq!(complete(&mut engine, "There was once", sampling), texts);
-    assert_eq!(complete(&mut engine, "There was once", drawn(11))[0].tokens, texts[0].tokens, "the first is the one that comes alone");
+    assert_eq!(
+        complete(&mut engine, "There was once", drawn(11))[0].tokens,
+        texts[0].tokens,
+        "the first is the one that comes alone"
+    );
 }
 
 /// The chance that a sample of a distribution is at least this far from it, by the Wilson-Hilferty approximation.
@@ -165,7 +204,8 @@ fn the_sampler_draws_what_it_says() {
         let mut order: Vec<usize> = (0..last.len()).collect();
         order.sort_by(|a, b| last[*b].total_cmp(&last[*a]));
         order.truncate(top_k);
-        let weights: Vec<f64> = order.iter().map(|i| ((f64::from(last[*i]) - f64::from(last[order[0]])) / temperature).exp()).collect();
+        let weights: Vec<f64> =
+            order.iter().map(|i| ((f64::from(last[*i]) - f64::from(last[order[0]])) / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
 
         let mut observed = vec![0.0; top_k];
@@ -210,7 +250,13 @@ fn presence_and_frequency_penalties_are_subtracted_for_generated_tokens_only() {
     let mut engine = tale();
     let prompt = engine.tokenizer().encode("The fox and the owl and the fox").unwrap();
     let check = |engine: &mut Engine, presence: f32, frequency: f32| {
-        let sampling = Sampling { presence_penalty: Some(presence.into()), frequency_penalty: Some(frequency.into()), max_new_tokens: Some(30), ignore_eos: Some(true), ..Sampling::greedy() };
+        let sampling = Sampling {
+            presence_penalty: Some(presence.into()),
+            frequency_penalty: Some(frequency.into()),
+            max_new_tokens: Some(30),
+            ignore_eos: Some(true),
+            ..Sampling::greedy()
+        };
         let found = tokens(engine, &prompt, sampling);
         // The definition of OpenAI's API, step by step on the raw logits.
         let mut ids = prompt.clone();
@@ -235,7 +281,14 @@ fn presence_and_frequency_penalties_are_subtracted_for_generated_tokens_only() {
 fn logprobs_are_those_of_the_raw_distribution_for_prompt_and_text() {
     let mut engine = tale();
     let prompt = engine.tokenizer().encode("Anna walked to the").unwrap();
-    let sampling = Sampling { logprobs: Some(true), top_logprobs: Some(3), prompt_logprobs: Some(true), max_new_tokens: Some(12), repetition_penalty: Some(1.5), ..Sampling::greedy() };
+    let sampling = Sampling {
+        logprobs: Some(true),
+        top_logprobs: Some(3),
+        prompt_logprobs: Some(true),
+        max_new_tokens: Some(12),
+        repetition_penalty: Some(1.5),
+        ..Sampling::greedy()
+    };
     let mut generation = engine.generate(prompt.clone(), sampling).unwrap();
     let text = generation.completions().unwrap().remove(0);
     let all: Vec<_> = generation.prompt_logprobs(0).iter().chain(&text.logprobs).cloned().collect();
@@ -256,7 +309,10 @@ fn cancelling_from_another_thread_ends_the_iterator() {
     assert!(generation.next().is_some());
     std::thread::spawn(move || handle.cancel()).join().unwrap();
     assert!(generation.next().is_none());
-    let text = engine.generate_with("There was once", Sampling::greedy(), |_| std::ops::ControlFlow::Break(())).unwrap().remove(0);
+    let text = engine
+        .generate_with("There was once", Sampling::greedy(), |_| std::ops::ControlFlow::Break(()))
+        .unwrap()
+        .remove(0);
     assert_eq!((text.tokens.len(), text.finish_reason), (1, FinishReason::Cancelled));
 }
 

@@ -67,7 +67,8 @@ fn chunks_and_threads_do_not_change_a_bit() {
         let reference = bits(&mut Engine::builder().threads(1).load(&name_of(folder.path())).unwrap(), &ids);
         for threads in [1, 2, 3, 8] {
             for chunk in [1, 2, 7, 33, 256] {
-                let mut engine = Engine::builder().threads(threads).prefill_chunk(chunk).load(&name_of(folder.path())).unwrap();
+                let mut engine =
+                    Engine::builder().threads(threads).prefill_chunk(chunk).load(&name_of(folder.path())).unwrap();
                 assert_eq!(bits(&mut engine, &ids), reference, "{name}: {threads} threads, chunks of {chunk}");
             }
         }
@@ -78,9 +79,19 @@ fn chunks_and_threads_do_not_change_a_bit() {
 fn neighbours_in_a_batch_do_not_change_a_bit() {
     let folder = tiny("base");
     let mut engine = Engine::load(&name_of(folder.path())).unwrap();
-    let sampling = Sampling { max_new_tokens: Some(20), top_logprobs: Some(97), prompt_logprobs: Some(true), ..Sampling::greedy() };
+    let sampling = Sampling {
+        max_new_tokens: Some(20),
+        top_logprobs: Some(97),
+        prompt_logprobs: Some(true),
+        ..Sampling::greedy()
+    };
     let prompts: Vec<Vec<u32>> = (1..33u32).map(|n| (0..n).map(|i| (i * i * 7 + n) % 97).collect()).collect();
-    let alone: Vec<_> = prompts.iter().map(|prompt| engine.generate(prompt.clone(), sampling.clone()).unwrap().completions().unwrap().remove(0).logprobs).collect();
+    let alone: Vec<_> = prompts
+        .iter()
+        .map(|prompt| {
+            engine.generate(prompt.clone(), sampling.clone()).unwrap().completions().unwrap().remove(0).logprobs
+        })
+        .collect();
     for size in [2, 5, 32] {
         for group in prompts.chunks(size).zip(alone.chunks(size)) {
             let requests = group.0.iter().map(|prompt| (Prompt::Tokens(prompt.clone()), sampling.clone()));
@@ -116,7 +127,12 @@ fn full_size_tensors() -> Vec<(String, Vec<usize>)> {
             add(&format!("{norm}.weight"), &[DIM]);
             add(&format!("{norm}.bias"), &[DIM]);
         }
-        for (linear, inputs, outputs) in [("attn.c_attn", DIM, 3 * DIM), ("attn.c_proj", DIM, DIM), ("mlp.c_fc", DIM, 4 * DIM), ("mlp.c_proj", 4 * DIM, DIM)] {
+        for (linear, inputs, outputs) in [
+            ("attn.c_attn", DIM, 3 * DIM),
+            ("attn.c_proj", DIM, DIM),
+            ("mlp.c_fc", DIM, 4 * DIM),
+            ("mlp.c_proj", 4 * DIM, DIM),
+        ] {
             add(&format!("{linear}.weight"), &[inputs, outputs]);
             add(&format!("{linear}.bias"), &[outputs]);
         }
@@ -126,7 +142,9 @@ fn full_size_tensors() -> Vec<(String, Vec<usize>)> {
 }
 
 fn full_size_values(name: &str, count: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let seed = name
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
     let is_norm = name.rsplit('.').nth(1).is_some_and(|part| part.starts_with("ln_"));
     (1..=count as u64)
         .map(|i| {

@@ -15,7 +15,11 @@ fn perplexity_is_that_of_transformers_for_every_window_and_stride() {
         let options = ScoreOptions { window: Some(window), stride: Some(stride), ..Default::default() };
         let score = engine.score(Prompt::Tokens(all[..total].to_vec()), options).unwrap();
         let expected = &case["exact"];
-        assert_eq!(score.scored_tokens as u64, expected["tokens"].as_u64().expect("a number"), "window {window}, stride {stride}");
+        assert_eq!(
+            score.scored_tokens as u64,
+            expected["tokens"].as_u64().expect("a number"),
+            "window {window}, stride {stride}"
+        );
         let relative = score.perplexity / expected["perplexity"].as_f64().expect("a number") - 1.0;
         assert!(relative.abs() < 1e-4, "window {window}, stride {stride}: off by {relative}");
     }

@@ -28,7 +28,8 @@ pub fn copy_of(folder: &Path) -> TempDir {
 
 /// A byte-level tokenizer of ten letters, for models that are given token ids and never text.
 pub fn write_tokenizer(folder: &Path) {
-    let vocab: serde_json::Map<String, Value> = ('a'..='j').enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> =
+        ('a'..='j').enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,

@@ -25,7 +25,10 @@ fn ids_and_texts_are_those_of_pythons_tokenizers_from_both_kinds_of_files() {
         }
         for case in fixture["random_ids"].as_array().expect("a list") {
             assert_eq!(tokenizer.decode(&ids(&case["ids"]), false), case["decoded"].as_str().expect("a text"));
-            assert_eq!(tokenizer.decode(&ids(&case["ids"]), true), case["decoded_without_special"].as_str().expect("a text"));
+            assert_eq!(
+                tokenizer.decode(&ids(&case["ids"]), true),
+                case["decoded_without_special"].as_str().expect("a text")
+            );
         }
     }
 }
@@ -64,7 +67,15 @@ impl SplitMix {
 
     /// Latin, CJK, emoji, combining marks, control characters, anything.
     fn character(&mut self) -> char {
-        let ranges = [(0x20, 0x7F), (0xA0, 0x250), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF), (0x300, 0x36F), (0, 0x20), (0, 0x11_0000)];
+        let ranges = [
+            (0x20, 0x7F),
+            (0xA0, 0x250),
+            (0x4E00, 0x9FFF),
+            (0x1F300, 0x1FAFF),
+            (0x300, 0x36F),
+            (0, 0x20),
+            (0, 0x11_0000),
+        ];
         loop {
             let (low, high) = ranges[self.below(ranges.len() as u32) as usize];
             if let Some(c) = char::from_u32(low + self.below(high - low)) {

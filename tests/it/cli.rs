@@ -1,0 +1,629 @@
+//! The commands, run as programs: what they read, print and return.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::process::Command;
+
+use clap::Parser;
+use fireside::Sampling;
+use serde_json::{Value, json};
+
+use crate::program::{Outcome, edit_tensors, fireside, piped, run, run_with};
+use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
+
+/// A prompt of `generate.json` with its greedy continuation by transformers.
+const PROMPT: &str = "Anna carried a small lantern near the mill.";
+
+/// `fireside generate` on the tiny model, greedy.
+fn greedy(args: &[&str]) -> Command {
+    let tale = model("tale");
+    let mut command = fireside(["generate", "--model", &tale, "--temperature", "0"]);
+    command.args(args);
+    command
+}
+
+/// The tiny model's answer to `PROMPT`, 40 tokens, by transformers: the case in `generate.json`.
+fn expected() -> Value {
+    let fixture = json("generate.json");
+    let case = cases(&fixture).iter().find(|case| case["settings"] == json!({ "max_new_tokens": 40 }) && case["prompt"] == PROMPT);
+    case.expect("the plain greedy case").clone()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a string")
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_prompt_comes_from_arguments_a_pipe_or_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        name_of(&path)
+    };
+    let (plain, unix, dos) = (file("plain", PROMPT.to_owned()), file("unix", format!("{PROMPT}\n")), file("dos", format!("{PROMPT}\r\n")));
+    let words: Vec<&str> = PROMPT.split(' ').collect();
+    let check = |args: &[&str], stdin: &str| {
+        let answer = run_with(greedy(&[&["-n", "40"], args].concat()), stdin.as_bytes()).answer();
+        assert_eq!(answer, format!("{}\n", text(&expected()["texts"]["full"])), "{args:?} {stdin:?}");
+    };
+    check(&[PROMPT], "");
+    check(&[PROMPT], "stdin is not read where there is an argument");
+    check(&words, "");
+    check(&["--", PROMPT], "");
+    check(&["-"], PROMPT);
+    check(&[], PROMPT);
+    check(&[], &format!("{PROMPT}\n"));
+    check(&[], &format!("{PROMPT}\r\n"));
+    check(&["--file", &plain], "");
+    check(&["--file", &unix], "");
+    check(&["--file", &dos], "");
+}
+
+#[test]
+fn only_one_line_break_is_taken_off_a_prompt_and_none_off_an_argument() {
+    let check = |args: &[&str], stdin: &str, prompt: &str| {
+        let answer = run_with(greedy(&[&["-n", "1"], args].concat()), stdin.as_bytes()).answer();
+        assert!(answer.starts_with(prompt), "{args:?} {stdin:?}: {answer:?}");
+    };
+    check(&["two\n\n"], "", "two\n\n");
+    check(&["-"], "two\n\n", "two\n");
+    check(&[], "  kept \n", "  kept ");
+    check(&["-5", "degrees"], "", "-5 degrees");
+}
+
+#[test]
+fn the_embedded_model_works_without_any_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = fireside(["generate", "-n", "8", "Hello World"]);
+    command.current_dir(folder.path());
+    let answer = run(command).answer();
+    assert!(answer.starts_with("Hello World") && answer.len() > "Hello World\n".len() && answer.ends_with('\n'), "{answer:?}");
+    assert!(run(fireside(["info"])).answer().contains("ember"));
+}
+
+#[test]
+fn generate_is_fireside_generate_byte_for_byte() {
+    let tale = model("tale");
+    let check = |args: &[&str]| {
+        let mut short = Command::new(env!("CARGO_BIN_EXE_generate"));
+        short.args(args);
+        let (short, long) = (run(short), run(fireside([&["generate"], args].concat())));
+        assert_eq!((short.code, short.stdout, short.stderr), (long.code, long.stdout, long.stderr), "{args:?}");
+    };
+    check(&["--model", &tale, "--seed", "5", PROMPT]);
+    check(&["--model", &tale, "--seed", "5", "--json", "--num-return-sequences", "3", PROMPT]);
+    check(&["--model", &tale, "--do-sample=false", "--top-k", "4", PROMPT]);
+    check(&["--model", &tale, "--top-p", "0", PROMPT]);
+    check(&["--model", "no/such/model", PROMPT]);
+    check(&["--model", &tale]);
+}
+
+#[test]
+fn flags_give_the_texts_of_transformers() {
+    // A setting of `generate.json` as a flag.
+    let flag = |name: &str, value: &Value| -> Vec<String> {
+        let flag = format!("--{}", name.replace('_', "-"));
+        let list = |value: &Value| match value {
+            Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+            one => one.to_string(),
+        };
+        let many = |value: &Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        match name {
+            "stop_strings" => many(value).iter().map(|stop| format!("{flag}={}", text(stop))).collect(),
+            "bad_words_ids" => many(value).iter().map(|ids| format!("{flag}={}", list(ids))).collect(),
+            "sequence_bias" => many(value).iter().map(|entry| format!("{flag}={}={}", list(&entry[0]), entry[1])).collect(),
+            _ => vec![format!("{flag}={}", list(value))],
+        }
+    };
+    let fixture = json("generate.json");
+    let mut checked = 0;
+    for case in cases(&fixture) {
+        let settings = case["settings"].as_object().expect("settings");
+        let (Some(prompt), Some(full)) = (case["prompt"].as_str(), case["texts"]["full"].as_str()) else { continue };
+        if settings.contains_key("handle_long_generation") {
+            continue; // the pipeline's own name for `truncation=left`
+        }
+        let flags: Vec<String> = settings.iter().flat_map(|(name, value)| flag(name, value)).chain([prompt.to_owned()]).collect();
+        let outcome = run(greedy(&flags.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert_eq!((outcome.code, outcome.stdout), (Some(0), format!("{full}\n")), "{}", case["name"]);
+        checked += 1;
+    }
+    assert!(checked > 40, "only {checked} cases have a prompt and a text");
+}
+
+#[test]
+fn json_is_what_the_pipeline_returns() {
+    let full = text(&expected()["texts"]["full"]).to_owned();
+    let answer = run(greedy(&["-n", "40", "--json", PROMPT])).answer();
+    assert_eq!(answer, format!("{}\n", json!([{ "generated_text": full }])));
+    let answer = run(greedy(&["-n", "40", "--json", "--return-full-text=false", PROMPT])).answer();
+    assert_eq!(parsed(&answer), json!([{ "generated_text": text(&expected()["texts"]["new"]) }]));
+}
+
+#[test]
+fn streamed_whole_and_json_texts_are_the_same() {
+    let tale = model("tale");
+    let sampled = |args: &[&str]| run(fireside([&["generate", "-m", &tale, "--seed", "11", "-n", "60", PROMPT], args].concat())).answer();
+    let streamed = sampled(&[]);
+    assert_eq!(sampled(&["--stream"]), streamed);
+    assert_eq!(sampled(&["--stream=false"]), streamed);
+    assert_eq!(format!("{}\n", text(&parsed(&sampled(&["--json"]))[0]["generated_text"])), streamed);
+    let several = parsed(&sampled(&["--json", "--num-return-sequences", "3"]));
+    let several: Vec<&str> = several.as_array().expect("a list").iter().map(|entry| text(&entry["generated_text"])).collect();
+    assert_eq!(sampled(&["--num-return-sequences", "3"]), several.join("\n\n") + "\n");
+    assert_eq!(format!("{}\n", several[0]), streamed, "the first of several is the one alone");
+}
+
+#[test]
+fn details_hold_tokens_reason_seed_settings_and_timings() {
+    let args = ["-n", "40", "--json", "--details", "--logprobs", "--top-logprobs", "2", "--prompt-logprobs", PROMPT];
+    let answer = parsed(&run(greedy(&args)).answer());
+    let (entry, expected) = (&answer[0], expected());
+    let details = &entry["details"];
+    assert_eq!(entry["generated_text"], expected["texts"]["full"]);
+    assert_eq!((&details["finish_reason"], &details["generated_tokens"], &details["prompt_tokens"]), (&json!("length"), &json!(40), &json!(21)));
+    assert_eq!(details["seed"], Value::Null, "nothing is drawn");
+    let of = |list: &Value, field: &str| list.as_array().expect("a list").iter().map(|token| token[field].clone()).collect::<Vec<_>>();
+    assert_eq!(json!(of(&details["tokens"], "id")), expected["new_ids"]);
+    assert_eq!(of(&details["tokens"], "text").iter().map(text).collect::<String>(), text(&expected["texts"]["new"]));
+    for token in details["tokens"].as_array().expect("a list") {
+        assert!(token["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0) && token["special"] == json!(false), "{token}");
+        assert_eq!(token["top_tokens"][0]["id"], token["id"], "greedy takes the likeliest");
+        assert_eq!(token["top_tokens"].as_array().map(Vec::len), Some(2));
+    }
+    assert_eq!(json!(of(&details["prefill"], "id")), expected["prompt_ids"]);
+    assert_eq!(details["prefill"][0]["logprob"], Value::Null, "nothing predicts the first token");
+    assert!(details["prefill"][1]["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0));
+    assert_eq!((&details["settings"]["max_new_tokens"], &details["settings"]["do_sample"]), (&json!(40), &json!(false)));
+    for timing in ["load_ms", "prefill_ms", "decode_ms"] {
+        assert!(details["timings"][timing].as_f64().is_some_and(|ms| ms > 0.0), "{timing}");
+    }
+    let plain = parsed(&run(greedy(&["-n", "3", "--json", "--details", PROMPT])).answer());
+    assert!(plain[0]["details"]["prefill"].is_null() && plain[0]["details"]["tokens"][0]["logprob"].is_null(), "only where asked for");
+}
+
+#[test]
+fn finish_reasons_are_told() {
+    let check = |args: &[&str], reason: &str| {
+        let answer = parsed(&run(greedy(&[args, &["--json", "--details", PROMPT]].concat())).answer());
+        assert_eq!(answer[0]["details"]["finish_reason"], reason, "{args:?}");
+    };
+    check(&["-n", "5"], "length");
+    check(&["--max-length", "25"], "length");
+    check(&["-n", "50", "--eos-token-id", "317"], "eos");
+    check(&["-n", "50", "--stop-strings", "illinin"], "stop_string");
+    check(&["-n", "400", "--max-time", "0.000001"], "time");
+}
+
+#[test]
+fn the_seed_in_details_repeats_the_text() {
+    let tale = model("tale");
+    let base = ["generate", "-m", &tale, "-n", "40", "--num-return-sequences", "2", "--json", PROMPT];
+    let first = parsed(&run(fireside([&base[..], &["--details"]].concat())).answer());
+    let seed = first[0]["details"]["seed"].as_u64().expect("a seed").to_string();
+    assert_eq!(first[0]["details"]["settings"]["seed"], first[0]["details"]["seed"]);
+    let second = parsed(&run(fireside([&base[..], &["--seed", &seed]].concat())).answer());
+    for text in 0..2 {
+        assert_eq!(first[text]["generated_text"], second[text]["generated_text"]);
+    }
+    let other = parsed(&run(fireside(base)).answer());
+    assert_ne!(first[0]["generated_text"], other[0]["generated_text"], "without a seed the text differs");
+}
+
+#[test]
+fn verbose_goes_to_stderr_and_leaves_stdout_alone() {
+    let plain = run(greedy(&["-n", "10", PROMPT])).answer();
+    let verbose = run(greedy(&["-n", "10", "--verbose", PROMPT]));
+    assert_eq!((verbose.code, verbose.stdout), (Some(0), plain));
+    for word in ["model", "device", "load", "settings", "prefill", "decode", "max_new_tokens=10", "tokens/s"] {
+        assert!(verbose.stderr.contains(word), "{word}: {}", verbose.stderr);
+    }
+    let drawn = run(fireside(["generate", "-m", &model("tale"), "-n", "3", "-v", PROMPT]));
+    assert!(drawn.stderr.contains(" seed="), "{}", drawn.stderr);
+    let score = run(fireside(["score", "-m", &model("tale"), "-v", PROMPT]));
+    assert!(score.stderr.contains("gpt2") && score.stdout.starts_with("perplexity"), "{score:?}");
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+/// Every setting as flags and as JSON.
+fn settings() -> Vec<(&'static str, &'static [&'static str], Value)> {
+    vec![
+        ("max_new_tokens", &["--max-new-tokens", "9"], json!(9)),
+        ("max_length", &["--max-length=9"], json!(9)),
+        ("min_new_tokens", &["--min-new-tokens", "9"], json!(9)),
+        ("min_length", &["--min-length", "9"], json!(9)),
+        ("max_time", &["--max-time", "1.5"], json!(1.5)),
+        ("stop_strings", &["--stop-strings", "a", "--stop-strings", "b,c"], json!(["a", "b,c"])),
+        ("stop_strings", &["--stop", "a"], json!("a")),
+        ("eos_token_id", &["--eos-token-id", "1,2"], json!([1, 2])),
+        ("eos_token_id", &["--eos-token-id", "3"], json!(3)),
+        ("ignore_eos", &["--ignore-eos"], json!(true)),
+        ("ignore_eos", &["--ignore-eos=false"], json!(false)),
+        ("exponential_decay_length_penalty", &["--exponential-decay-length-penalty", "20,1.05"], json!([20, 1.05])),
+        ("do_sample", &["--do-sample"], json!(true)),
+        ("do_sample", &["--do-sample=false"], json!(false)),
+        ("temperature", &["-t", "0.5"], json!(0.5)),
+        ("top_h", &["--top-h", "0.5"], json!(0.5)),
+        ("top_k", &["--top-k", "5"], json!(5)),
+        ("top_p", &["--top-p", "0.5"], json!(0.5)),
+        ("min_p", &["--min-p", "0.5"], json!(0.5)),
+        ("typical_p", &["--typical-p", "0.5"], json!(0.5)),
+        ("epsilon_cutoff", &["--epsilon-cutoff", "0.01"], json!(0.01)),
+        ("eta_cutoff", &["--eta-cutoff", "0.01"], json!(0.01)),
+        ("seed", &["--seed", "18446744073709551615"], json!(u64::MAX)),
+        ("repetition_penalty", &["--repetition-penalty", "1.2"], json!(1.2)),
+        ("presence_penalty", &["--presence-penalty", "-1.5"], json!(-1.5)),
+        ("frequency_penalty", &["--frequency-penalty=-1.5"], json!(-1.5)),
+        ("no_repeat_ngram_size", &["--no-repeat-ngram-size", "3"], json!(3)),
+        ("bad_words", &["--bad-words", "a b", "--bad-words", "c"], json!(["a b", "c"])),
+        ("bad_words_ids", &["--bad-words-ids", "1,2", "--bad-words-ids", "3"], json!([[1, 2], [3]])),
+        ("suppress_tokens", &["--suppress-tokens", "1,2"], json!([1, 2])),
+        ("begin_suppress_tokens", &["--begin-suppress-tokens", "1,2"], json!([1, 2])),
+        ("forced_bos_token_id", &["--forced-bos-token-id", "1"], json!(1)),
+        ("forced_eos_token_id", &["--forced-eos-token-id", "1,2"], json!([1, 2])),
+        ("sequence_bias", &["--sequence-bias", "1,2=-2.5", "--sequence-bias", "3=1"], json!([[[1, 2], -2.5], [[3], 1.0]])),
+        ("logit_bias", &["--logit-bias", "1=-100", "--logit-bias", "2=3"], json!({ "1": -100, "2": 3 })),
+        ("logit_bias", &["--logit-bias", "1=-100"], json!([[1, -100]])),
+        ("renormalize_logits", &["--renormalize-logits"], json!(true)),
+        ("num_return_sequences", &["--num-return-sequences", "3"], json!(3)),
+        ("num_beams", &["--num-beams", "3"], json!(3)),
+        ("early_stopping", &["--early-stopping", "true"], json!(true)),
+        ("early_stopping", &["--early-stopping", "never"], json!("never")),
+        ("length_penalty", &["--length-penalty", "-0.5"], json!(-0.5)),
+        ("prompt_lookup_num_tokens", &["--prompt-lookup-num-tokens", "3"], json!(3)),
+        ("max_matching_ngram_size", &["--max-matching-ngram-size", "3"], json!(3)),
+        ("token_healing", &["--token-healing"], json!(true)),
+        ("truncation", &["--truncation"], json!(true)),
+        ("truncation", &["--truncation=left"], json!("left")),
+        ("truncation", &["--truncation=false"], json!(false)),
+        ("return_full_text", &["--return-full-text=false"], json!(false)),
+        ("skip_special_tokens", &["--skip-special-tokens=false"], json!(false)),
+        ("logprobs", &["--logprobs"], json!(true)),
+        ("top_logprobs", &["--top-logprobs", "3"], json!(3)),
+        ("prompt_logprobs", &["--prompt-logprobs"], json!(true)),
+    ]
+}
+
+#[test]
+fn a_flag_and_its_json_are_the_same_setting() {
+    for (name, flags, value) in settings() {
+        let from_flags = Flags::try_parse_from([&["generate"], flags].concat()).unwrap_or_else(|error| panic!("{flags:?}: {error}")).sampling;
+        let from_json: Sampling = serde_json::from_value(json!({ name: value })).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(from_flags, from_json, "{name}");
+        assert_ne!(from_json, Sampling::default(), "{name}");
+        let back: Sampling = serde_json::from_value(serde_json::to_value(&from_json).unwrap()).unwrap();
+        assert_eq!(back, from_json, "{name} survives a round trip");
+    }
+}
+
+#[test]
+fn every_setting_is_a_flag_under_the_same_name() {
+    let Value::Object(all) = serde_json::to_value(Sampling::default()).unwrap() else { panic!("an object") };
+    let names: BTreeSet<String> = all.keys().cloned().collect();
+    let tested: BTreeSet<String> = settings().into_iter().map(|(name, ..)| name.to_owned()).collect();
+    assert_eq!(names, tested, "the table above has every setting");
+
+    let command = fireside::cli::command();
+    let generate = command.find_subcommand("generate").expect("the verb");
+    let flags: BTreeSet<String> = generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
+    let own = ["model", "device", "dtype", "threads", "context", "file", "stream", "json", "details", "verbose"].map(str::to_owned);
+    assert_eq!(flags, names.union(&BTreeSet::from(own)).cloned().collect(), "the flags are the settings and what is about the command itself");
+}
+
+#[test]
+fn every_example_in_a_help_page_parses() {
+    let command = fireside::cli::command();
+    let mut pages = vec![command.clone()];
+    pages.extend(command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned());
+    for page in pages {
+        let name = page.get_name().to_owned();
+        let help = page.get_after_help().unwrap_or_else(|| panic!("{name} has examples")).to_string();
+        let examples = help.strip_prefix("Examples:\n").unwrap_or_else(|| panic!("{name}: {help}"));
+        for line in examples.lines() {
+            for part in line.split(" | ").map(str::trim).filter(|part| part.starts_with("fireside")) {
+                let words = shell_words(part);
+                assert!(name == "fireside" || words[1] == name || (name == "score" && words[1] == "perplexity") || line.contains('|'), "{name}: {line}");
+                command.clone().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+        assert!(examples.contains(&format!("fireside {name}")) || name == "fireside", "{name} shows itself");
+        let outcome = run(fireside([&[name.as_str()][usize::from(name == "fireside")..], &["--help"]].concat()));
+        assert!(outcome.answer().contains("Examples:"), "{name}");
+    }
+}
+
+/// Words and double-quoted texts of a line, without its redirections.
+fn shell_words(line: &str) -> Vec<String> {
+    let line = line.split([' ']).take_while(|word| !["<", ">"].contains(word)).collect::<Vec<_>>().join(" ");
+    let mut words = Vec::new();
+    for (i, part) in line.split('"').enumerate() {
+        if i % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+#[test]
+fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
+    let (tale, fixture) = (model("tale"), json("tokens.json"));
+    let tokenize = |args: &[&str], stdin: &str| run_with(fireside([&["tokenize", "--model", &tale], args].concat()), stdin.as_bytes()).answer();
+    let words = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    for case in cases(&fixture).iter().step_by(3) {
+        let (input, expected) = (text(&case["text"]), ids(&case["ids"]));
+        assert_eq!(tokenize(&["--ids", "-"], input), format!("{}\n", words(&expected)), "{input:?}");
+        assert_eq!(tokenize(&["--decode"], &words(&expected)), format!("{}\n", text(&case["decoded"])), "{input:?}");
+    }
+    for case in fixture["random_ids"].as_array().expect("a list").iter().step_by(4) {
+        let ids = words(&ids(&case["ids"]));
+        assert_eq!(tokenize(&["--decode", &ids], ""), format!("{}\n", text(&case["decoded"])));
+        assert_eq!(tokenize(&["--decode", "--no-special-tokens", &ids], ""), format!("{}\n", text(&case["decoded_without_special"])));
+    }
+}
+
+#[test]
+fn tokenize_prints_pieces_ids_a_count_or_json() {
+    let tale = model("tale");
+    let check = |args: &[&str], expected: &str| {
+        assert_eq!(run(fireside([&["tokenize", "--model", &tale], args].concat())).answer(), expected, "{args:?}");
+    };
+    let lines = " 39  \"H\"\n312  \"el\"\n 75  \"l\"\n 78  \"o\"\n343  \" W\"\n281  \"or\"\n 75  \"l\"\n 67  \"d\"\n";
+    check(&["Hello World"], lines);
+    check(&["Hello", "World"], lines);
+    check(&["--no-special-tokens", "Hello World"], lines);
+    check(&["--ids", "Hello World"], "39 312 75 78 343 281 75 67\n");
+    check(&["--count", "Hello World"], "8\n");
+    check(&["--count", ""], "0\n");
+    let expected = json!({
+        "ids": [39, 312, 75, 78, 343, 281, 75, 67], "tokens": ["H", "el", "l", "o", "ĠW", "or", "l", "d"],
+        "pieces": ["H", "el", "l", "o", " W", "or", "l", "d"], "count": 8,
+    });
+    check(&["--json", "Hello World"], &format!("{expected}\n"));
+    check(&["--json", "--decode", "39,312, 512"], &format!("{}\n", json!({ "ids": [39, 312, 512], "text": "Hel<|endoftext|>", "count": 3 })));
+    check(&["--decode", "--no-special-tokens", "39 312 512"], "Hel\n");
+}
+
+#[test]
+fn score_is_the_perplexity_of_transformers() {
+    let (tale, fixture) = (model("tale"), json("perplexity.json"));
+    let score = |command: &str, args: &[&str]| run_with(fireside([&[command, "--model", &tale], args].concat()), text(&fixture["text"]).as_bytes()).answer();
+    for case in cases(&fixture).iter().filter(|case| case["total_tokens"] == json!(ids(&fixture["ids"]).len())) {
+        let (window, stride) = (case["window"].to_string(), case["stride"].to_string());
+        let expected = case["exact"]["perplexity"].as_f64().expect("a number");
+        let answer = parsed(&score("score", &["--window", &window, "--stride", &stride, "--json"]));
+        let found = answer["perplexity"].as_f64().expect("a number");
+        assert!((found / expected - 1.0).abs() < 1e-4, "window {window}, stride {stride}: {found}, expected {expected}");
+        assert_eq!(answer["scored_tokens"], case["exact"]["tokens"]);
+        let printed = score("perplexity", &["--window", &window, "--stride", &stride]);
+        let printed: f64 = printed.lines().next().and_then(|line| line.split_whitespace().last()).and_then(|n| n.parse().ok()).expect("a number");
+        assert!((printed / expected - 1.0).abs() < 1e-4, "{printed}");
+    }
+    let top = parsed(&run(fireside(["score", "-m", &tale, "--json", "--top-logprobs", "3", PROMPT])).answer());
+    assert_eq!(top["tokens"][0]["logprob"], Value::Null);
+    assert_eq!(top["tokens"][1]["top"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn info_tells_what_a_model_is_and_needs() {
+    let tale = model("tale");
+    let answer = parsed(&run(fireside(["info", &tale, "--json"])).answer());
+    for (field, expected) in [
+        ("architecture", json!("gpt2")),
+        ("parameters", json!(58272)),
+        ("dtypes", json!(["f32"])),
+        ("layers", json!(2)),
+        ("vocab_size", json!(513)),
+        ("context", json!(512)),
+        ("tokenizer", json!("byte-level BPE, 513 tokens")),
+        ("license", Value::Null),
+        ("weight_bytes", json!(58272 * 4)),
+        ("cache_bytes_per_token", json!(2 * 2 * 32 * 4)),
+        ("memory_bytes", json!(58272 * 4 + 512 * 2 * 2 * 32 * 4)),
+        ("defaults", json!({ "eos_token_id": 512 })),
+    ] {
+        assert_eq!(answer[field], expected, "{field}");
+    }
+    let text = run(fireside(["info", &tale])).answer();
+    for word in ["gpt2", "58.3K (f32)", "512 tokens", "byte-level BPE, 513 tokens", "495.2 KB", "licence", "eos_token_id=512", "cpu ("] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let card = copy_of(&fixture("tale"));
+    std::fs::write(card.path().join("README.md"), "---\nlanguage: en\nlicense: \"mit\"\n---\n# Tale\n").unwrap();
+    assert_eq!(parsed(&run(fireside(["info", &name_of(card.path()), "--json"])).answer())["license"], "mit");
+}
+
+#[test]
+fn completions_are_there_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(fireside(["completions", shell])).answer();
+        assert!(script.contains("num-return-sequences") && script.contains("fireside"), "{shell}");
+    }
+}
+
+#[test]
+fn a_setting_without_effect_is_a_warning_and_changes_nothing() {
+    let check = |flags: &[&str], base: &[&str], setting: &str| {
+        let tale = model("tale");
+        let base = [&["generate", "-m", &tale, "-n", "12", PROMPT], base].concat();
+        let plain = run(fireside(&base)).answer();
+        let warned = run(fireside([&base[..], flags].concat()));
+        assert_eq!((warned.code, warned.stdout), (Some(0), plain), "{flags:?}");
+        assert!(warned.stderr.starts_with(&format!("warning: `{setting}` has no effect")), "{flags:?}: {}", warned.stderr);
+        assert_eq!(warned.stderr.lines().count(), 1, "{}", warned.stderr);
+    };
+    let greedy = ["--do-sample=false"];
+    check(&["--temperature", "0.5"], &greedy, "temperature");
+    check(&["--top-k", "5"], &greedy, "top_k");
+    check(&["--top-p", "0.5"], &greedy, "top_p");
+    check(&["--top-h", "0.5"], &greedy, "top_h");
+    check(&["--min-p", "0.5"], &greedy, "min_p");
+    check(&["--typical-p", "0.5"], &greedy, "typical_p");
+    check(&["--epsilon-cutoff", "0.1"], &greedy, "epsilon_cutoff");
+    check(&["--eta-cutoff", "0.1"], &greedy, "eta_cutoff");
+    check(&["--seed", "5"], &greedy, "seed");
+    check(&["--length-penalty", "2"], &greedy, "length_penalty");
+    check(&["--early-stopping", "never"], &greedy, "early_stopping");
+    check(&["--max-matching-ngram-size", "3"], &greedy, "max_matching_ngram_size");
+    check(&["--forced-bos-token-id", "3"], &greedy, "forced_bos_token_id");
+    check(&["--max-length", "30"], &greedy, "max_length");
+    check(&["--min-new-tokens", "5"], &["--do-sample=false", "--ignore-eos"], "min_new_tokens");
+    check(&["--eos-token-id", "5"], &["--do-sample=false", "--ignore-eos"], "eos_token_id");
+    check(&["--length-penalty", "2"], &["--seed", "1"], "length_penalty");
+}
+
+#[test]
+fn nothing_is_coloured_without_a_terminal_or_with_no_color() {
+    let tale = model("tale");
+    let lines: [&[&str]; 6] = [
+        &["--help"],
+        &["generate", "--help"],
+        &["nonsense"],
+        &["generate", "-m", "nonsense", "x"],
+        &["generate", "-m", &tale, "-v", "--do-sample=false", "--top-k", "3", "-n", "3", "x"],
+        &["info", &tale],
+    ];
+    for args in lines {
+        for no_color in ["", "1"] {
+            let mut command = fireside(args);
+            command.env("NO_COLOR", no_color).env("TERM", "xterm-256color");
+            let Outcome { stdout, stderr, .. } = run(command);
+            assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_environment_changes_nothing() {
+    let expected = run(greedy(&["-n", "10", PROMPT])).answer();
+    let mut command = greedy(&["-n", "10", PROMPT]);
+    for name in ["HOME", "USER", "PATH", "TERM", "LANG", "XDG_CACHE_HOME", "TMPDIR"] {
+        command.env_remove(name);
+    }
+    assert_eq!(run(command).answer(), expected);
+}
+
+#[test]
+fn bad_usage_exits_with_2_and_says_so_on_stderr() {
+    for args in [&["nonsense"][..], &["generate", "--nonsense", "x"], &[], &["completions", "nonsense"], &["generate", "--details", "x"], &["generate", "--json", "--stream", "x"]] {
+        let outcome = run(fireside(args));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(!outcome.stderr.is_empty(), "{args:?}");
+    }
+    let help = run(fireside(["--help"])).answer();
+    for verb in ["generate", "tokenize", "score", "info", "completions"] {
+        assert!(help.contains(verb), "{verb}");
+    }
+    assert!(run(fireside(["--version"])).answer().starts_with("fireside "));
+}
+
+/// A copy of the tiny model with room for so many tokens that a text of them takes many seconds.
+fn long_winded() -> tempfile::TempDir {
+    const CONTEXT: usize = 50_000;
+    let folder = copy_of(&fixture("tale"));
+    let config = folder.path().join("config.json");
+    let mut json = parsed(&std::fs::read_to_string(&config).unwrap());
+    json["n_positions"] = json!(CONTEXT);
+    std::fs::write(config, json.to_string()).unwrap();
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let wpe = tensors.iter_mut().find(|(name, _)| name.ends_with("wpe.weight")).expect("positions").1;
+        wpe.data.resize(CONTEXT * wpe.shape[1] * 4, 0);
+        wpe.shape[0] = CONTEXT;
+    });
+    folder
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_what_was_printed_and_exits_with_130() {
+    let folder = long_winded();
+    let name = name_of(folder.path());
+    let mut command = fireside(["generate", "-m", &name, "-n", "49000", "--ignore-eos", "--seed", "3", PROMPT]);
+    command.env("FIRESIDE_KERNELS", "scalar");
+    let mut child = piped(&mut command);
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let mut printed = vec![0; PROMPT.len() + 200];
+    stdout.read_exact(&mut printed).expect("a text");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    stdout.read_to_end(&mut printed).expect("the rest");
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(130), ""));
+    let printed = String::from_utf8(printed).expect("whole characters");
+    assert!(printed.starts_with(PROMPT) && printed.len() < 40_000, "{} bytes", printed.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_enough_ends_the_program_quietly() {
+    let folder = long_winded();
+    let name = name_of(folder.path());
+    let lines: [&[&str]; 3] = [
+        &["generate", "-m", &name, "-n", "49000", "--ignore-eos", PROMPT],
+        &["tokenize", "-m", &name, "--ids", "-"],
+        &["completions", "bash"],
+    ];
+    for args in lines {
+        let mut child = piped(&mut fireside(args));
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // Ids that no pipe's buffer holds; the other commands read no stdin.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&b"zq".repeat(200_000))));
+        let mut stdout = child.stdout.take().expect("a pipe");
+        stdout.read_exact(&mut [0; 8]).expect("a first word");
+        drop(stdout);
+        let output = child.wait_with_output().expect("an end");
+        writer.join().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let tale = model("tale");
+    let program = env!("CARGO_BIN_EXE_fireside");
+    let lines = [
+        format!("generate -m '{tale}' -n 5 hello"),
+        format!("generate -m '{tale}' -n 5 --json hello"),
+        format!("tokenize -m '{tale}' hello"),
+        format!("score -m '{tale}' hello"),
+        format!("info '{tale}'"),
+        "completions bash".to_owned(),
+    ];
+    for line in lines {
+        for (redirection, reason) in [(">/dev/full", "No space left"), (">&-", "stdout is closed")] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("exec '{program}' {line} {redirection}")]);
+            let outcome = run(shell);
+            assert_eq!(outcome.code, Some(1), "{line} {redirection}: {outcome:?}");
+            assert!(outcome.stderr.starts_with("error: cannot write the answer") && outcome.stderr.contains(reason), "{}", outcome.stderr);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_stdin_and_stderr_are_survived() {
+    let tale = model("tale");
+    let program = env!("CARGO_BIN_EXE_fireside");
+    let check = |line: &str, code: i32| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec '{program}' {line}")]);
+        assert_eq!(run(shell).code, Some(code), "{line}");
+    };
+    check(&format!("generate -m '{tale}' -n 2 hello <&-"), 0);
+    check(&format!("generate -m '{tale}' -n 2 <&-"), 2);
+    check(&format!("generate -m '{tale}' -v -n 2 hello 2>&-"), 0);
+    check("generate -m nonsense hello 2>&-", 1);
+}

@@ -1,0 +1,245 @@
+//! The structure that ARCHITECTURE.md describes, held against the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Modules by layer, lowest first. `use crate::…` points down, or sideways without a circle.
+const LAYERS: &[&[&str]] =
+    &[&["kernels", "device", "error"], &["source"], &["nn", "weights", "text"], &["models"], &["engine"], &["cli"]];
+
+/// The only files that may say `unsafe`: entries compiled for instruction sets, the memory map, and the look at stdout
+/// before `main`.
+const UNSAFE_HOMES: &[&str] = &["src/kernels/tiers.rs", "src/weights/safetensors.rs", "src/cli/output.rs"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every source file, relative to the root, with its text.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| (path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/"), read(&path)))
+        .collect()
+}
+
+/// `src/engine/line.rs` → `engine`; `src/error.rs` → `error`; `src/main.rs` and the like → `None`.
+fn module_of(file: &str) -> Option<&str> {
+    let name = file.strip_prefix("src/")?.split('/').next()?.trim_end_matches(".rs");
+    (!["lib", "main", "bin"].contains(&name)).then_some(name)
+}
+
+fn layer_of(module: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|layer| layer.contains(&module))
+        .unwrap_or_else(|| panic!("`{module}` has no layer; give it one here and in ARCHITECTURE.md"))
+}
+
+/// Modules that a file names as `crate::module`.
+fn uses(text: &str) -> BTreeSet<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| {
+        line.split("crate::")
+            .skip(1)
+            .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+    })
+    .filter(|name: &String| name.chars().next().is_some_and(char::is_lowercase) && name != "quote")
+    .collect()
+}
+
+#[test]
+fn imports_point_down_and_never_in_a_circle() {
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        let Some(module) = module_of(&file) else { continue };
+        for used in uses(&text) {
+            assert!(
+                layer_of(&used) <= layer_of(module),
+                "{file} is in layer {} and uses `{used}` of layer {}",
+                layer_of(module) + 1,
+                layer_of(&used) + 1
+            );
+            if used != module {
+                graph.entry(module.to_owned()).or_default().insert(used);
+            }
+        }
+    }
+    assert!(graph["models"].contains("nn") && graph["nn"].contains("kernels"), "the check sees imports: {graph:?}");
+    // Modules that use nothing that is left are taken away until none is left; a circle would stay.
+    let mut left: BTreeSet<String> =
+        LAYERS.iter().flat_map(|layer| layer.iter().map(|module| (*module).to_owned())).collect();
+    while !left.is_empty() {
+        let free: Vec<String> = left
+            .iter()
+            .filter(|module| graph.get(*module).is_none_or(|uses| uses.is_disjoint(&left)))
+            .cloned()
+            .collect();
+        assert!(!free.is_empty(), "these modules use each other in a circle: {left:?}");
+        free.iter().for_each(|module| drop(left.remove(module)));
+    }
+}
+
+#[test]
+fn what_is_absent_stays_absent() {
+    let absences: &[(&str, &[&str], &str)] = &[
+        ("src/kernels/", &["candle", "crate::nn", "crate::error", "std::fs"], "kernels take slices and give slices"),
+        (
+            "src/models/",
+            &["candle_core::Device", "safetensors", "cfg(", "Dtype", "kernels::Kernels"],
+            "a model knows no device, file format or feature",
+        ),
+        ("src/nn/", &["serde", "std::fs", "safetensors"], "a layer knows no file"),
+        (
+            "src/engine/",
+            &["println!", "clap::Parser", "std::io", "TcpStream"],
+            "the engine has no words and no sockets",
+        ),
+    ];
+    for (file, text) in sources() {
+        for (place, words, why) in absences.iter().filter(|(place, ..)| file.starts_with(place)) {
+            let code: String =
+                text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+            for word in *words {
+                assert!(!code.contains(word), "{file} says `{word}`: {why} ({place})");
+            }
+        }
+        assert!(
+            file.starts_with("src/engine/") || file.starts_with("src/models/") || !text.contains("model.forward("),
+            "{file}: only the engine runs a model"
+        );
+    }
+}
+
+#[test]
+fn unsafe_code_stays_at_home_and_gives_its_reason() {
+    for (file, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if !code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe") {
+                continue;
+            }
+            assert!(
+                UNSAFE_HOMES.contains(&file.as_str()),
+                "{file}:{}: unsafe code lives in {UNSAFE_HOMES:?}",
+                number + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_exactly_the_architectures_of_the_registry() {
+    let readme = read("README.md");
+    let table =
+        readme.split("## Models").nth(1).expect("README has a section `## Models`").split("\n## ").next().unwrap();
+    let rows: Vec<Vec<String>> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect())
+        .collect();
+    let registry: Vec<Vec<String>> = fireside::ARCHITECTURES
+        .iter()
+        .map(|a| vec![a.model_type.to_owned(), a.class.to_owned(), a.models.to_owned()])
+        .collect();
+    assert_eq!(rows, registry);
+}
+
+#[test]
+fn the_architecture_page_names_every_source_file() {
+    let page = read("ARCHITECTURE.md");
+    for (file, _) in sources() {
+        let name = file.rsplit('/').next().unwrap();
+        let folder = file.strip_prefix("src/").unwrap().rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        assert!(
+            page.contains(&format!("`{name}`")) || page.contains(&format!("`{file}`")),
+            "ARCHITECTURE.md has no line for {file}"
+        );
+        if let Some(folder) = folder {
+            assert!(page.contains(&format!("`{folder}`")), "ARCHITECTURE.md has no place for {folder}");
+        }
+    }
+}
+
+#[test]
+fn no_room_is_larger_than_a_reader_can_hold() {
+    for (file, text) in sources() {
+        let most = if file.starts_with("src/kernels/") { 900 } else { 500 };
+        let lines = text.lines().count();
+        assert!(
+            lines <= most,
+            "{file} has {lines} lines, more than {most}; look for the second thing that it has become"
+        );
+    }
+}
+
+#[test]
+fn without_features_nothing_can_open_a_socket() {
+    let tree = |features: &[&str]| {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--prefix",
+                "none",
+                "--format",
+                "{p}",
+                "--edges",
+                "normal,build",
+                "--no-default-features",
+            ])
+            .args(features)
+            .current_dir(root())
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let crates =
+        |tree: &str| tree.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect::<BTreeSet<_>>();
+    let sockets = [
+        "curl",
+        "h2",
+        "hf-hub",
+        "hyper",
+        "isahc",
+        "mio",
+        "native-tls",
+        "openssl",
+        "quinn",
+        "reqwest",
+        "rustls",
+        "smol",
+        "socket2",
+        "tokio",
+        "ureq",
+    ];
+    for features in [&[][..], &["--features", "ember"][..], &["--features", "cli,ember"][..]] {
+        let found = crates(&tree(features));
+        assert!(found.contains("candle-core") && found.contains("tokenizers"), "the check sees crates: {found:?}");
+        let opened: Vec<&str> = sockets.into_iter().filter(|name| found.contains(*name)).collect();
+        assert!(opened.is_empty(), "{features:?}: these crates open sockets: {opened:?}");
+    }
+    assert!(!crates(&tree(&[])).contains("clap"), "the library compiles no argument parser");
+}
