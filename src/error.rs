@@ -76,7 +76,7 @@ pub enum Error {
         step: usize,
     },
     /// The device or the kernels that were asked for are not there.
-    #[error("{problem}")]
+    #[error("{}", line(problem))]
     Device {
         /// Expected and found.
         problem: String,

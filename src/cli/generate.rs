@@ -151,7 +151,8 @@ fn print_timings(generation: &Generation) {
     let timings = generation.timings();
     let line = |tokens: usize, time: std::time::Duration| {
         let seconds = time.as_secs_f64();
-        format!("{tokens} tokens in {:.1} ms ({:.0} tokens/s)", seconds * 1e3, tokens as f64 / seconds.max(1e-9))
+        let unit = if tokens == 1 { "token" } else { "tokens" };
+        format!("{tokens} {unit} in {:.1} ms ({:.0} tokens/s)", seconds * 1e3, tokens as f64 / seconds.max(1e-9))
     };
     figure("prefill", line(timings.prompt_tokens, timings.prefill));
     figure("decode", line(timings.decoded_tokens, timings.decode));

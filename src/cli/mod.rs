@@ -31,7 +31,7 @@ struct Fireside {
 
 #[derive(Subcommand)]
 enum Verb {
-    Generate(generate::Args),
+    Generate(Box<generate::Args>), // by far the largest
     Tokenize(tokenize::Args),
     #[command(visible_alias = "perplexity")]
     Score(score::Args),
@@ -57,7 +57,7 @@ const STYLES: Styles = Styles::styled()
 pub fn fireside() -> ExitCode {
     let parsed: Fireside = parse();
     output::finish(match parsed.verb {
-        Verb::Generate(args) => generate::run(args),
+        Verb::Generate(args) => generate::run(*args),
         Verb::Tokenize(args) => tokenize::run(args),
         Verb::Score(args) => score::run(args),
         Verb::Info(args) => info::run(args),

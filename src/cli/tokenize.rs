@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Read ids and print their text
     #[arg(long, group = "form")]
     decode: bool,
-    /// Add no tokens such as <s> around the text; with --decode, leave out such tokens
+    /// Add no special tokens around the text; with --decode, leave out such tokens
     #[arg(long)]
     no_special_tokens: bool,
     /// Print JSON: ids, names in the vocabulary, pieces of text, count

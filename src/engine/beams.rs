@@ -43,7 +43,7 @@ struct Finished {
 }
 
 impl BeamSearch {
-    pub(super) fn new(beams: BeamSettings, prompt: &[u32], cache: KvCache, rules: Rules) -> BeamSearch {
+    pub(super) fn new(beams: BeamSettings, prompt: &[u32], cache: KvCache, rules: &Rules) -> BeamSearch {
         let first =
             Beam { ids: prompt.to_vec(), cache, score: 0.0, ending: Ending::new(prompt, rules), logprobs: Vec::new() };
         let random = Random::new(rules.settings.seed, 0);
@@ -74,7 +74,7 @@ impl BeamSearch {
     pub(super) fn accept<'r>(
         &mut self,
         rows: impl Iterator<Item = &'r [f32]>,
-        rules: Rules,
+        rules: &Rules,
         pieces: &mut impl Extend<Piece>,
         stream: impl Fn() -> TextStream,
     ) -> Result<()> {
@@ -112,7 +112,7 @@ impl BeamSearch {
     }
 
     /// The K best or drawn continuations, each with the reason for which it ends.
-    fn candidates(&mut self, rows: &[&[f32]], rules: Rules) -> Result<Vec<(Beam, Option<FinishReason>)>> {
+    fn candidates(&mut self, rows: &[&[f32]], rules: &Rules) -> Result<Vec<(Beam, Option<FinishReason>)>> {
         let vocab = rows[0].len();
         let step = self.running[0].ids.len() - self.prompt_tokens;
         let mut logs = Vec::with_capacity(rows.len());
@@ -157,7 +157,7 @@ impl BeamSearch {
     }
 
     /// Whether the best running beam may still become one of the best texts.
-    fn can_improve(&self, new: usize, rules: Rules) -> bool {
+    fn can_improve(&self, new: usize, rules: &Rules) -> bool {
         if self.finished.len() < self.beams.beams {
             return true;
         }
@@ -172,7 +172,7 @@ impl BeamSearch {
 }
 
 impl Finished {
-    fn pieces(self, sequence: usize, prompt_tokens: usize, rules: Rules, mut stream: TextStream) -> Vec<Piece> {
+    fn pieces(self, sequence: usize, prompt_tokens: usize, rules: &Rules, mut stream: TextStream) -> Vec<Piece> {
         let new = &self.beam.ids[prompt_tokens..];
         let mut logprobs = self.beam.logprobs.into_iter();
         let mut pieces: Vec<Piece> = new

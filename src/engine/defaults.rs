@@ -12,15 +12,15 @@ use super::Sampling;
 use crate::error::{Error, Result, quote};
 
 /// A model's own settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct ModelDefaults {
-    layers: Vec<Map<String, Value>>,
+    /// What the model says, over what the pipeline says.
+    merged: Sampling,
+    /// What the model says, as it says it.
+    said: Map<String, Value>,
     /// Entries that this engine does not know and that would have changed the text.
     pub(super) warnings: Vec<String>,
 }
-
-/// Settings of which a later layer's one replaces an earlier layer's other.
-const RIVALS: [(&str, &str); 2] = [("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")];
 
 /// Entries of a generation_config.json that change no text: bookkeeping, special tokens that a prompt does not need,
 /// caches, and what a decoder-only model cannot use.
@@ -70,7 +70,7 @@ const UNSUPPORTED: &[(&str, &[f64])] = &[
 impl ModelDefaults {
     /// Reads what the model's files say.
     pub(super) fn read(config: (&Path, &Value), generation: Option<(&Path, &Value)>) -> Result<ModelDefaults> {
-        let mut defaults = ModelDefaults::default();
+        let mut defaults = ModelDefaults { merged: pipeline_defaults(), said: Map::new(), warnings: Vec::new() };
         match generation {
             Some((path, json)) => {
                 let object = json
@@ -92,52 +92,32 @@ impl ModelDefaults {
 
     fn push(&mut self, path: &Path, object: &Map<String, Value>, strictness: Strictness) -> Result<()> {
         let known = known_settings();
-        let mut layer = Map::new();
-        for (name, value) in object {
-            if value.is_null() {
-                continue;
-            }
+        let mut layer = Sampling::default();
+        for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
             if known.contains_key(name) {
-                if let Err(error) = Sampling::deserialize(&json!({ name: value })) {
-                    return Err(Error::file(
-                        path,
-                        format!("{}: {error}", quote(name)),
-                        "correct the file, or remove the entry",
-                    ));
-                }
-                layer.insert(name.clone(), value.clone());
+                let one = Sampling::deserialize(&json!({ name: value })).map_err(|error| {
+                    let problem = format!("{}: {error}", quote(name));
+                    Error::file(path, problem, "correct the file, or remove the entry")
+                })?;
+                layer = one.beside(layer);
+                self.said.insert(name.clone(), value.clone());
             } else if strictness == Strictness::WarnOfUnknown && has_effect(name, value) {
-                self.warnings.push(format!(
-                    "{} in {} is not supported and has no effect",
-                    quote(name),
-                    quote(&path.display().to_string())
-                ));
+                let file = quote(&path.display().to_string());
+                self.warnings.push(format!("{} in {file} is not supported and has no effect", quote(name)));
             }
         }
-        self.layers.push(layer);
+        self.merged = layer.over(std::mem::take(&mut self.merged));
         Ok(())
     }
 
     /// The model's settings under the user's.
     pub(super) fn under(&self, user: &Sampling) -> Sampling {
-        let mut merged = Map::new();
-        let user = settings_of(user);
-        for layer in [&pipeline_defaults()].into_iter().chain(&self.layers).chain([&user]) {
-            for (a, b) in RIVALS {
-                match (layer.contains_key(a), layer.contains_key(b)) {
-                    (true, false) => drop(merged.remove(b)),
-                    (false, true) => drop(merged.remove(a)),
-                    _ => {}
-                }
-            }
-            merged.extend(layer.clone());
-        }
-        Sampling::deserialize(Value::Object(merged)).expect("every layer was a Sampling or was checked to be one")
+        user.clone().over(self.merged.clone())
     }
 
     /// The model's settings alone, for `info`.
     pub(super) fn of_the_model(&self) -> Map<String, Value> {
-        self.layers.iter().flat_map(|layer| layer.clone()).collect()
+        self.said.clone()
     }
 }
 
@@ -160,25 +140,19 @@ fn has_effect(name: &str, value: &Value) -> bool {
 }
 
 /// What transformers' text-generation pipeline does when nobody says anything.
-fn pipeline_defaults() -> Map<String, Value> {
-    let Value::Object(defaults) = json!({ "max_new_tokens": 256, "do_sample": true, "temperature": 0.7, "top_k": 50 })
-    else {
-        unreachable!("an object")
-    };
-    defaults
+fn pipeline_defaults() -> Sampling {
+    Sampling {
+        max_new_tokens: Some(256),
+        do_sample: Some(true),
+        temperature: Some(0.7),
+        top_k: Some(50),
+        ..Sampling::default()
+    }
 }
 
 fn known_settings() -> Map<String, Value> {
     match serde_json::to_value(Sampling::default()) {
         Ok(Value::Object(all)) => all,
-        _ => unreachable!("a struct serialises to an object"),
-    }
-}
-
-/// The settings that are present.
-pub(super) fn settings_of(sampling: &Sampling) -> Map<String, Value> {
-    match serde_json::to_value(sampling) {
-        Ok(Value::Object(all)) => all.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         _ => unreachable!("a struct serialises to an object"),
     }
 }

@@ -76,7 +76,7 @@ impl Generation {
 
     /// The settings that a prompt runs by, the seed in use included.
     pub fn settings(&self, request: usize) -> &Sampling {
-        &self.tasks[request].settings.resolved
+        &self.tasks[request].rules.settings.resolved
     }
 
     /// Time spent so far.
@@ -96,7 +96,7 @@ impl Generation {
 
     /// What stands in front of a prompt's texts: the prompt, or nothing where `return_full_text` is false.
     pub fn leading_text(&self, request: usize) -> &str {
-        if self.tasks[request].settings.return_full_text { &self.prompts[request].text } else { "" }
+        if self.tasks[request].rules.settings.return_full_text { &self.prompts[request].text } else { "" }
     }
 
     /// Runs to the end: all texts of all prompts, in order. The first error ends it.
@@ -122,7 +122,7 @@ impl Generation {
     fn empty_completions(&self) -> Vec<Completion> {
         let texts = |(request, task): (usize, &Task)| {
             let leading = self.leading_text(request);
-            (0..task.settings.num_return_sequences)
+            (0..task.rules.settings.num_return_sequences)
                 .map(move |sequence| Completion::begin(request, sequence, leading))
                 .collect::<Vec<_>>()
         };

@@ -1,6 +1,7 @@
 //! One text on its way: its tokens, its cache, its stream of characters, and how it ends.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::filters::log_softmax;
 use super::piece::{FinishReason, Piece, TokenLogprob};
@@ -25,18 +26,25 @@ pub(super) struct Line {
     finished: bool,
 }
 
-/// What a line is made and judged by.
-#[derive(Clone, Copy)]
-pub(super) struct Rules<'a> {
+/// What a request's texts are made and judged by.
+pub(super) struct Rules {
     pub(super) request: usize,
-    pub(super) settings: &'a Settings,
-    pub(super) sampler: &'a Sampler,
-    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) settings: Settings,
+    pub(super) sampler: Sampler,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// When they must end; known once the first step begins.
     pub(super) deadline: Option<Instant>,
 }
 
+impl Rules {
+    /// The clock of `max_time` starts.
+    pub(super) fn start(&mut self) {
+        self.deadline = self.settings.max_time.and_then(|time| Instant::now().checked_add(time));
+    }
+}
+
 impl Line {
-    pub(super) fn new(sequence: usize, prompt: &[u32], cache: KvCache, stream: TextStream, rules: Rules) -> Line {
+    pub(super) fn new(sequence: usize, prompt: &[u32], cache: KvCache, stream: TextStream, rules: &Rules) -> Line {
         Line {
             sequence,
             ids: prompt.to_vec(),
@@ -72,7 +80,7 @@ impl Line {
     pub(super) fn accept<'r>(
         &mut self,
         rows: impl Iterator<Item = &'r [f32]>,
-        rules: Rules,
+        rules: &Rules,
         pieces: &mut impl Extend<Piece>,
     ) -> Result<()> {
         let draft = std::mem::take(&mut self.draft);
@@ -90,7 +98,7 @@ impl Line {
         Ok(())
     }
 
-    fn step(&mut self, row: &[f32], rules: Rules) -> Result<Piece> {
+    fn step(&mut self, row: &[f32], rules: &Rules) -> Result<Piece> {
         check_finite(row, self.ids.len() - 1)?;
         let mut scores = row.to_vec();
         rules.sampler.process(&self.ids, &mut scores);
@@ -120,9 +128,9 @@ pub(super) struct Ending {
 
 impl Ending {
     /// Stop strings may begin in the prompt, as in transformers.
-    pub(super) fn new(prompt: &[u32], rules: Rules) -> Ending {
+    pub(super) fn new(prompt: &[u32], rules: &Rules) -> Ending {
         let mut ending = Ending { tail: Vec::new() };
-        let longest = longest_stop(rules.settings);
+        let longest = longest_stop(&rules.settings);
         if longest > 0 {
             let reach = prompt.len().saturating_sub(longest); // a token is at least a byte
             prompt[reach..].iter().for_each(|id| rules.tokenizer.append_bytes(*id, &mut ending.tail));
@@ -131,8 +139,8 @@ impl Ending {
     }
 
     /// Why the text ends after its `new`-th new token, if it does.
-    pub(super) fn after(&mut self, token: u32, new: usize, rules: Rules) -> Option<FinishReason> {
-        let settings = rules.settings;
+    pub(super) fn after(&mut self, token: u32, new: usize, rules: &Rules) -> Option<FinishReason> {
+        let settings = &rules.settings;
         let stopped = !settings.stop_strings.is_empty() && self.completes_a_stop_string(token, rules);
         if settings.eos.contains(&token) {
             Some(FinishReason::Eos)
@@ -148,8 +156,8 @@ impl Ending {
     }
 
     /// True where a stop string ends inside this token.
-    fn completes_a_stop_string(&mut self, token: u32, rules: Rules) -> bool {
-        let longest = longest_stop(rules.settings);
+    fn completes_a_stop_string(&mut self, token: u32, rules: &Rules) -> bool {
+        let longest = longest_stop(&rules.settings);
         let kept = self.tail.len().saturating_sub(longest);
         self.tail.drain(..kept);
         let before = self.tail.len();
@@ -163,11 +171,6 @@ impl Ending {
 
 fn longest_stop(settings: &Settings) -> usize {
     settings.stop_strings.iter().map(Vec::len).max().unwrap_or(0)
-}
-
-/// When a request that starts now must end.
-pub(super) fn deadline(max_time: Option<Duration>) -> Option<Instant> {
-    max_time.and_then(|time| Instant::now().checked_add(time))
 }
 
 /// Prompt lookup (Saxena 2023): what followed the last place where the text's last tokens stood before.

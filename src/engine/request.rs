@@ -1,6 +1,9 @@
 //! One request, checked: a prompt becomes tokens that fit, its settings become a task.
 
+use std::sync::Arc;
+
 use super::generation::PromptText;
+use super::line::Rules;
 use super::load::Loaded;
 use super::sampler::Sampler;
 use super::sampling::{Sampling, Truncation};
@@ -57,7 +60,8 @@ impl Loaded {
         let sampler = Sampler::new(&settings, tokens.len(), &self.tokenizer)?;
         let prompt = PromptText { text, tokens: tokens.len() };
         let heal = if settings.resolved.token_healing == Some(true) { take_tail(&mut tokens, self)? } else { None };
-        Ok((Task::new(request, settings, sampler, tokens, heal), prompt))
+        let rules = Rules { request, settings, sampler, tokenizer: Arc::clone(&self.tokenizer), deadline: None };
+        Ok((Task::new(rules, tokens, heal), prompt))
     }
 
     /// A prompt's tokens and its text.

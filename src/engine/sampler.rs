@@ -174,7 +174,8 @@ fn forbidden_words(settings: &Settings, tokenizer: &Tokenizer) -> Result<Vec<Vec
         words.push(tokenizer.encode_plain(word)?);
         words.push(tokenizer.encode_plain(&format!(" {}", word.trim_start()))?);
     }
-    words.retain(|ids| !ids.is_empty() && !(ids.len() == 1 && settings.eos.contains(&ids[0])));
+    let is_end = |ids: &[u32]| matches!(ids, [id] if settings.eos.contains(id));
+    words.retain(|ids| !ids.is_empty() && !is_end(ids));
     Ok(words)
 }
 

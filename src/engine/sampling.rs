@@ -184,6 +184,40 @@ impl Sampling {
     }
 }
 
+/// `$a`'s fields, and `$b`'s where those are absent. The list is the struct's, or it does not compile.
+macro_rules! first_of {
+    ($a:ident, $b:ident; $($field:ident),*) => { Sampling { $($field: $a.$field.or($b.$field)),* } };
+}
+
+impl Sampling {
+    /// These settings, and `base`'s where these say nothing. A limit of one kind replaces a limit of the other kind.
+    pub(super) fn over(self, mut base: Sampling) -> Sampling {
+        if self.max_new_tokens.is_some() || self.max_length.is_some() {
+            (base.max_new_tokens, base.max_length) = (None, None);
+        }
+        if self.min_new_tokens.is_some() || self.min_length.is_some() {
+            (base.min_new_tokens, base.min_length) = (None, None);
+        }
+        self.beside(base)
+    }
+
+    /// These settings, and `other`'s where these say nothing.
+    pub(super) fn beside(self, other: Sampling) -> Sampling {
+        first_of!(
+            self, other;
+            max_new_tokens, max_length, min_new_tokens, min_length, max_time, stop_strings,
+            eos_token_id, ignore_eos, exponential_decay_length_penalty, do_sample, temperature,
+            top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, seed,
+            repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size,
+            bad_words, bad_words_ids, suppress_tokens, begin_suppress_tokens, forced_bos_token_id,
+            forced_eos_token_id, sequence_bias, logit_bias, renormalize_logits,
+            num_return_sequences, num_beams, early_stopping, length_penalty,
+            prompt_lookup_num_tokens, max_matching_ngram_size, token_healing, truncation,
+            return_full_text, skip_special_tokens, logprobs, top_logprobs, prompt_logprobs
+        )
+    }
+}
+
 /// Tokens in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

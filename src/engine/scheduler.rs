@@ -9,24 +9,20 @@ use std::time::{Duration, Instant};
 
 use super::beams::BeamSearch;
 use super::filters::log_softmax;
-use super::line::{Line, Rules, check_finite, deadline};
+use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
 use super::piece::{Piece, TokenLogprob};
-use super::sampler::{Sampler, likeliest};
-use super::settings::Settings;
+use super::sampler::likeliest;
 use crate::error::{Error, Result};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::text::TextStream;
 
 /// One request on its way.
 pub(super) struct Task {
-    pub(super) request: usize,
-    pub(super) settings: Settings,
-    sampler: Sampler,
+    pub(super) rules: Rules,
     prompt: Vec<u32>,
     heal: Option<Heal>,
     stage: Stage,
-    deadline: Option<Instant>,
     /// Rows of logits that the running forward pass owes it.
     rows: usize,
     pub(super) prompt_logprobs: Vec<TokenLogprob>,
@@ -53,24 +49,8 @@ pub(super) struct Heal {
 }
 
 impl Task {
-    pub(super) fn new(
-        request: usize,
-        settings: Settings,
-        sampler: Sampler,
-        prompt: Vec<u32>,
-        heal: Option<Heal>,
-    ) -> Task {
-        Task {
-            request,
-            settings,
-            sampler,
-            prompt,
-            heal,
-            stage: Stage::Waiting,
-            deadline: None,
-            rows: 0,
-            prompt_logprobs: Vec::new(),
-        }
+    pub(super) fn new(rules: Rules, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
+        Task { rules, prompt, heal, stage: Stage::Waiting, rows: 0, prompt_logprobs: Vec::new() }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -88,7 +68,7 @@ impl Task {
     /// Adds this request's share of the next forward pass.
     fn feed<'a>(&'a mut self, loaded: &Loaded, batch: &mut Batch<'a>) {
         if let Stage::Waiting = self.stage {
-            self.deadline = deadline(self.settings.max_time);
+            self.rules.start();
             self.stage = Stage::Prompt(loaded.new_cache());
         }
         self.rows = match &mut self.stage {
@@ -96,7 +76,7 @@ impl Task {
             Stage::Prompt(cache) => {
                 let start = cache.len();
                 let end = self.prompt.len().min(start + loaded.prefill_chunk);
-                let rows = match (self.settings.prompt_logprobs, end == self.prompt.len()) {
+                let rows = match (self.rules.settings.prompt_logprobs, end == self.prompt.len()) {
                     (true, _) => end - start,
                     (false, last) => usize::from(last),
                 };
@@ -104,7 +84,7 @@ impl Task {
                 rows
             }
             Stage::Lines(lines) => {
-                let (lookup, most_new) = (self.settings.lookup, self.settings.max_new_tokens);
+                let (lookup, most_new) = (self.rules.settings.lookup, self.rules.settings.max_new_tokens);
                 lines.iter_mut().filter(|line| !line.is_finished()).map(|line| line.feed(lookup, batch, most_new)).sum()
             }
             Stage::Beams(search) => search.feed(batch),
@@ -120,20 +100,14 @@ impl Task {
     ) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::replace(cache, KvCache::new(0, 0));
-            let last = if self.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
+            let last = if self.rules.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
             match last {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
                 _ => self.stage = Stage::Prompt(cache),
             }
             return Ok(());
         }
-        let rules = Rules {
-            request: self.request,
-            settings: &self.settings,
-            sampler: &self.sampler,
-            tokenizer: &loaded.tokenizer,
-            deadline: self.deadline,
-        };
+        let rules = &self.rules;
         let done = match &mut self.stage {
             Stage::Lines(lines) => {
                 for line in lines.iter_mut().filter(|line| !line.is_finished()) {
@@ -144,7 +118,7 @@ impl Task {
             }
             Stage::Beams(search) => {
                 let heal = self.heal.as_ref();
-                search.accept(rows, rules, pieces, || new_stream(loaded, rules.settings, heal))?;
+                search.accept(rows, rules, pieces, || new_stream(rules, heal))?;
                 search.is_done()
             }
             Stage::Waiting | Stage::Prompt(_) | Stage::Done => false,
@@ -160,26 +134,21 @@ impl Task {
         if let Some(heal) = self.heal.as_mut().filter(|heal| !heal.candidates.is_empty()) {
             check_finite(row, self.prompt.len() - 1)?;
             self.prompt.push(heal.choose(row, loaded));
+            self.note_next(self.prompt.len() - 1, row);
             self.stage = Stage::Prompt(cache);
             return Ok(());
         }
-        let rules = Rules {
-            request: self.request,
-            settings: &self.settings,
-            sampler: &self.sampler,
-            tokenizer: &loaded.tokenizer,
-            deadline: self.deadline,
-        };
+        let rules = &self.rules;
         let heal = self.heal.as_ref();
-        let stream = || new_stream(loaded, rules.settings, heal);
-        if let Some(beams) = self.settings.beams {
+        let stream = || new_stream(rules, heal);
+        if let Some(beams) = self.rules.settings.beams {
             let mut search = BeamSearch::new(beams, &self.prompt, cache, rules);
             search.accept(std::iter::once(row), rules, pieces, stream)?;
             self.stage = if search.is_done() { Stage::Done } else { Stage::Beams(search) };
             return Ok(());
         }
         let mut lines = Vec::new();
-        for sequence in 0..self.settings.num_return_sequences {
+        for sequence in 0..self.rules.settings.num_return_sequences {
             let mut line = Line::new(sequence, &self.prompt, cache.clone(), stream(), rules);
             line.accept(std::iter::once(row), rules, pieces)?;
             lines.push(line);
@@ -190,7 +159,6 @@ impl Task {
 
     /// Notes how likely the prompt's own tokens were; returns the last row.
     fn note_prompt<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, cached: usize) -> Result<Option<&'r [f32]>> {
-        let top = self.settings.logprobs.unwrap_or(0);
         if self.prompt_logprobs.is_empty() {
             self.prompt_logprobs.push(TokenLogprob { token: self.prompt[0], logprob: None, top: Vec::new() });
         }
@@ -198,14 +166,19 @@ impl Task {
         let mut last = None;
         for (position, row) in (first..).zip(rows) {
             check_finite(row, position)?;
-            if let Some(next) = self.prompt.get(position + 1) {
-                let mut logs = row.to_vec();
-                log_softmax(&mut logs);
-                self.prompt_logprobs.push(TokenLogprob::in_row(*next, &logs, top));
-            }
+            self.note_next(position + 1, row);
             last = Some(row);
         }
         Ok(last)
+    }
+
+    /// Notes how likely the prompt's token at `position` was by the row before it, where that is asked for.
+    fn note_next(&mut self, position: usize, row: &[f32]) {
+        let Some(next) = self.prompt.get(position).filter(|_| self.rules.settings.prompt_logprobs) else { return };
+        let mut logs = row.to_vec();
+        log_softmax(&mut logs);
+        let top = self.rules.settings.logprobs.unwrap_or(0);
+        self.prompt_logprobs.push(TokenLogprob::in_row(*next, &logs, top));
     }
 }
 
@@ -223,8 +196,8 @@ impl Heal {
     }
 }
 
-fn new_stream(loaded: &Loaded, settings: &Settings, heal: Option<&Heal>) -> TextStream {
-    let mut stream = TextStream::new(Arc::clone(&loaded.tokenizer), settings.skip_special_tokens);
+fn new_stream(rules: &Rules, heal: Option<&Heal>) -> TextStream {
+    let mut stream = TextStream::new(Arc::clone(&rules.tokenizer), rules.settings.skip_special_tokens);
     if let Some(heal) = heal {
         stream.preload(&heal.added);
     }

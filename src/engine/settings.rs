@@ -191,8 +191,9 @@ fn check_ranges(s: &Sampling) -> Result<()> {
             return Err(Error::setting(setting, format!("is {value}, expected {expected}"), ""));
         }
     }
-    if s.logit_bias.iter().flatten().any(|b| b.bias.is_nan()) {
-        return Err(Error::setting("logit_bias", "holds a NaN, expected numbers", ""));
+    if let Some(wrong) = s.logit_bias.iter().flatten().find(|b| b.bias.is_nan() || b.bias == f64::INFINITY) {
+        let found = if wrong.bias.is_nan() { "a NaN" } else { "inf" };
+        return Err(Error::setting("logit_bias", format!("holds {found}, expected numbers or `-inf`"), ""));
     }
     let empty = |setting, what| Err(Error::setting(setting, format!("holds an empty {what}"), "leave it out"));
     if s.stop_strings.iter().flatten().any(String::is_empty) {

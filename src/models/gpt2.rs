@@ -7,9 +7,9 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::{Architecture, Config, Model, Shape};
-use crate::error::Result;
+use crate::error::{Result, quote};
 use crate::kernels::Heads;
-use crate::nn::{Activation, Attention, Batch, Embedding, LayerNorm, Linear};
+use crate::nn::{Activation, Attention, Batch, Embedding, LayerNorm, Linear, add};
 use crate::weights::Weights;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -116,6 +116,7 @@ fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
         ("n_embd", c.n_embd),
         ("n_layer", c.n_layer),
         ("n_head", c.n_head),
+        ("n_inner", c.n_inner.unwrap_or(1)),
     ] {
         if value == 0 || value > u32::MAX as usize {
             return Err(config.wrong(format!("expected `{name}` from 1 to {}, found {value}", u32::MAX)));
@@ -145,9 +146,9 @@ impl Block {
         let activation = Activation::named(&c.activation_function, w.compute()).ok_or_else(|| {
             let known: Vec<&str> = Activation::names().collect();
             config.unsupported(format!(
-                "expected an `activation_function` among {}, found `{}`",
+                "expected an `activation_function` among {}, found {}",
                 known.join(", "),
-                c.activation_function.escape_default()
+                quote(&c.activation_function)
             ))
         })?;
         // Causal masks that older checkpoints store; ours is the loop bound.
@@ -171,9 +172,9 @@ impl Block {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?; // (tokens, 3 · n_embd)
         let part = |index: usize| qkv.narrow(1, index * self.n_embd, self.n_embd);
         let attended = self.attention.forward(&part(0)?, &part(1)?, &part(2)?, batch, layer)?;
-        let x = (x + self.attn_c_proj.forward(&attended)?)?;
+        let x = add(x, &self.attn_c_proj.forward(&attended)?)?;
         let inner = self.activation.forward(&self.c_fc.forward(&self.ln_2.forward(&x)?)?)?; // (tokens, n_inner)
-        Ok((&x + self.mlp_c_proj.forward(&inner)?)?)
+        add(&x, &self.mlp_c_proj.forward(&inner)?)
     }
 }
 
@@ -183,7 +184,7 @@ impl Model for Gpt2 {
     }
 
     fn forward(&self, batch: &mut Batch) -> Result<Tensor> {
-        let mut x = (self.wte.forward(batch.tokens())? + self.wpe.forward(batch.positions())?)?;
+        let mut x = add(&self.wte.forward(batch.tokens())?, &self.wpe.forward(batch.positions())?)?;
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(&x, batch, layer)?;
         }

@@ -12,7 +12,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
-use super::tokenizer_json;
+use super::tokenizer_json::{self, HINT};
 use crate::error::{Error, Result, quote};
 use crate::source::{Location, Source, TokenizerFiles};
 
@@ -24,8 +24,6 @@ pub struct Tokenizer {
     id_limit: usize,
     byte_level: bool,
 }
-
-pub(super) const HINT: &str = "the file is damaged or of another kind; copy the tokenizer's files from where the model came from";
 
 impl Tokenizer {
     /// A model's tokenizer without its weights: `ember`, a folder, or a `.safetensors` file with its siblings.

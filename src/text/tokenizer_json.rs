@@ -6,17 +6,28 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::models::ModelWrapper;
 use tokenizers::Tokenizer;
+use tokenizers::models::ModelWrapper;
 
-use super::tokenizer::HINT;
 use crate::error::{Error, Result, quote};
 use crate::source::Location;
 
+/// What to do about a tokenizer's file that cannot be used.
+pub(super) const HINT: &str =
+    "the file is damaged or of another kind; copy the tokenizer's files from where the model came from";
+
 /// The parts around the model: the name in the file, the field that holds the members of a `Sequence`, and the types.
 const PARTS: [(&str, &str, &[&str]); 4] = [
-    ("normalizer", "normalizers", &["Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Strip", "StripAccents"]),
-    ("pre_tokenizer", "pretokenizers", &["ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "Whitespace", "WhitespaceSplit"]),
+    (
+        "normalizer",
+        "normalizers",
+        &["Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Strip", "StripAccents"],
+    ),
+    (
+        "pre_tokenizer",
+        "pretokenizers",
+        &["ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "Whitespace", "WhitespaceSplit"],
+    ),
     ("post_processor", "processors", &["ByteLevel", "TemplateProcessing"]),
     ("decoder", "decoders", &["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip"]),
 ];
@@ -47,7 +58,13 @@ struct Model {
 pub(super) fn read(json: &Location) -> Result<Tokenizer> {
     let text = json.read_text()?;
     let damaged = |problem: String| Error::file(json.path(), format!("expected a tokenizer: {problem}"), HINT);
-    let unsupported = |problem: String| Error::unsupported(json.path(), problem, "take a model with a plain BPE tokenizer, or open an issue that names the model");
+    let unsupported = |problem: String| {
+        Error::unsupported(
+            json.path(),
+            problem,
+            "take a model with a plain BPE tokenizer, or open an issue that names the model",
+        )
+    };
 
     let outline: Outline = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     let values = [&outline.normalizer, &outline.pre_tokenizer, &outline.post_processor, &outline.decoder];
@@ -69,7 +86,9 @@ fn check_part(value: &Value, part: &str, members: &str, known: &[&str]) -> Resul
     }
     let kind = value["type"].as_str().ok_or_else(|| format!("expected a `type` in every {part} of the tokenizer"))?;
     if kind == "Sequence" {
-        let all = value[members].as_array().ok_or_else(|| format!("expected a list `{members}` in the {part} of the tokenizer"))?;
+        let all = value[members]
+            .as_array()
+            .ok_or_else(|| format!("expected a list `{members}` in the {part} of the tokenizer"))?;
         return all.iter().try_for_each(|member| check_part(member, part, members, known));
     }
     if !known.contains(&kind) {
@@ -100,7 +119,9 @@ fn check_model(model: &Model) -> Result<(), String> {
         return Err(format!("the tokenizer's model {} is not supported, only BPE is", quote(kind)));
     }
     if model.dropout.is_some_and(|dropout| dropout != 0.0) {
-        return Err("the tokenizer's `dropout` is not supported: the same text would give other tokens each time".to_owned());
+        return Err(
+            "the tokenizer's `dropout` is not supported: the same text would give other tokens each time".to_owned()
+        );
     }
     if model.continuing_subword_prefix.as_deref().is_some_and(|prefix| !prefix.is_empty()) {
         return Err("the tokenizer's `continuing_subword_prefix` is not supported".to_owned());

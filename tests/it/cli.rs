@@ -25,7 +25,9 @@ fn greedy(args: &[&str]) -> Command {
 /// The tiny model's answer to `PROMPT`, 40 tokens, by transformers: the case in `generate.json`.
 fn expected() -> Value {
     let fixture = json("generate.json");
-    let case = cases(&fixture).iter().find(|case| case["settings"] == json!({ "max_new_tokens": 40 }) && case["prompt"] == PROMPT);
+    let case = cases(&fixture)
+        .iter()
+        .find(|case| case["settings"] == json!({ "max_new_tokens": 40 }) && case["prompt"] == PROMPT);
     case.expect("the plain greedy case").clone()
 }
 
@@ -45,7 +47,8 @@ fn a_prompt_comes_from_arguments_a_pipe_or_a_file() {
         std::fs::write(&path, content).unwrap();
         name_of(&path)
     };
-    let (plain, unix, dos) = (file("plain", PROMPT.to_owned()), file("unix", format!("{PROMPT}\n")), file("dos", format!("{PROMPT}\r\n")));
+    let (plain, unix, dos) =
+        (file("plain", PROMPT.to_owned()), file("unix", format!("{PROMPT}\n")), file("dos", format!("{PROMPT}\r\n")));
     let words: Vec<&str> = PROMPT.split(' ').collect();
     let check = |args: &[&str], stdin: &str| {
         let answer = run_with(greedy(&[&["-n", "40"], args].concat()), stdin.as_bytes()).answer();
@@ -82,7 +85,10 @@ fn the_embedded_model_works_without_any_file() {
     let mut command = fireside(["generate", "-n", "8", "Hello World"]);
     command.current_dir(folder.path());
     let answer = run(command).answer();
-    assert!(answer.starts_with("Hello World") && answer.len() > "Hello World\n".len() && answer.ends_with('\n'), "{answer:?}");
+    assert!(
+        answer.starts_with("Hello World") && answer.len() > "Hello World\n".len() && answer.ends_with('\n'),
+        "{answer:?}"
+    );
     assert!(run(fireside(["info"])).answer().contains("ember"));
 }
 
@@ -116,7 +122,9 @@ fn flags_give_the_texts_of_transformers() {
         match name {
             "stop_strings" => many(value).iter().map(|stop| format!("{flag}={}", text(stop))).collect(),
             "bad_words_ids" => many(value).iter().map(|ids| format!("{flag}={}", list(ids))).collect(),
-            "sequence_bias" => many(value).iter().map(|entry| format!("{flag}={}={}", list(&entry[0]), entry[1])).collect(),
+            "sequence_bias" => {
+                many(value).iter().map(|entry| format!("{flag}={}={}", list(&entry[0]), entry[1])).collect()
+            }
             _ => vec![format!("{flag}={}", list(value))],
         }
     };
@@ -125,10 +133,11 @@ fn flags_give_the_texts_of_transformers() {
     for case in cases(&fixture) {
         let settings = case["settings"].as_object().expect("settings");
         let (Some(prompt), Some(full)) = (case["prompt"].as_str(), case["texts"]["full"].as_str()) else { continue };
-        if settings.contains_key("handle_long_generation") {
-            continue; // the pipeline's own name for `truncation=left`
+        if prompt.is_empty() || settings.contains_key("handle_long_generation") {
+            continue; // an empty prompt is an error here; the other is the pipeline's own name for `truncation=left`
         }
-        let flags: Vec<String> = settings.iter().flat_map(|(name, value)| flag(name, value)).chain([prompt.to_owned()]).collect();
+        let flags: Vec<String> =
+            settings.iter().flat_map(|(name, value)| flag(name, value)).chain([prompt.to_owned()]).collect();
         let outcome = run(greedy(&flags.iter().map(String::as_str).collect::<Vec<_>>()));
         assert_eq!((outcome.code, outcome.stdout), (Some(0), format!("{full}\n")), "{}", case["name"]);
         checked += 1;
@@ -148,13 +157,16 @@ fn json_is_what_the_pipeline_returns() {
 #[test]
 fn streamed_whole_and_json_texts_are_the_same() {
     let tale = model("tale");
-    let sampled = |args: &[&str]| run(fireside([&["generate", "-m", &tale, "--seed", "11", "-n", "60", PROMPT], args].concat())).answer();
+    let sampled = |args: &[&str]| {
+        run(fireside([&["generate", "-m", &tale, "--seed", "11", "-n", "60", PROMPT], args].concat())).answer()
+    };
     let streamed = sampled(&[]);
     assert_eq!(sampled(&["--stream"]), streamed);
     assert_eq!(sampled(&["--stream=false"]), streamed);
     assert_eq!(format!("{}\n", text(&parsed(&sampled(&["--json"]))[0]["generated_text"])), streamed);
     let several = parsed(&sampled(&["--json", "--num-return-sequences", "3"]));
-    let several: Vec<&str> = several.as_array().expect("a list").iter().map(|entry| text(&entry["generated_text"])).collect();
+    let several: Vec<&str> =
+        several.as_array().expect("a list").iter().map(|entry| text(&entry["generated_text"])).collect();
     assert_eq!(sampled(&["--num-return-sequences", "3"]), several.join("\n\n") + "\n");
     assert_eq!(format!("{}\n", several[0]), streamed, "the first of several is the one alone");
 }
@@ -166,25 +178,39 @@ fn details_hold_tokens_reason_seed_settings_and_timings() {
     let (entry, expected) = (&answer[0], expected());
     let details = &entry["details"];
     assert_eq!(entry["generated_text"], expected["texts"]["full"]);
-    assert_eq!((&details["finish_reason"], &details["generated_tokens"], &details["prompt_tokens"]), (&json!("length"), &json!(40), &json!(21)));
+    assert_eq!(
+        (&details["finish_reason"], &details["generated_tokens"], &details["prompt_tokens"]),
+        (&json!("length"), &json!(40), &json!(21))
+    );
     assert_eq!(details["seed"], Value::Null, "nothing is drawn");
-    let of = |list: &Value, field: &str| list.as_array().expect("a list").iter().map(|token| token[field].clone()).collect::<Vec<_>>();
+    let of = |list: &Value, field: &str| {
+        list.as_array().expect("a list").iter().map(|token| token[field].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(json!(of(&details["tokens"], "id")), expected["new_ids"]);
     assert_eq!(of(&details["tokens"], "text").iter().map(text).collect::<String>(), text(&expected["texts"]["new"]));
     for token in details["tokens"].as_array().expect("a list") {
-        assert!(token["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0) && token["special"] == json!(false), "{token}");
+        assert!(
+            token["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0) && token["special"] == json!(false),
+            "{token}"
+        );
         assert_eq!(token["top_tokens"][0]["id"], token["id"], "greedy takes the likeliest");
         assert_eq!(token["top_tokens"].as_array().map(Vec::len), Some(2));
     }
     assert_eq!(json!(of(&details["prefill"], "id")), expected["prompt_ids"]);
     assert_eq!(details["prefill"][0]["logprob"], Value::Null, "nothing predicts the first token");
     assert!(details["prefill"][1]["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0));
-    assert_eq!((&details["settings"]["max_new_tokens"], &details["settings"]["do_sample"]), (&json!(40), &json!(false)));
+    assert_eq!(
+        (&details["settings"]["max_new_tokens"], &details["settings"]["do_sample"]),
+        (&json!(40), &json!(false))
+    );
     for timing in ["load_ms", "prefill_ms", "decode_ms"] {
         assert!(details["timings"][timing].as_f64().is_some_and(|ms| ms > 0.0), "{timing}");
     }
     let plain = parsed(&run(greedy(&["-n", "3", "--json", "--details", PROMPT])).answer());
-    assert!(plain[0]["details"]["prefill"].is_null() && plain[0]["details"]["tokens"][0]["logprob"].is_null(), "only where asked for");
+    assert!(
+        plain[0]["details"]["prefill"].is_null() && plain[0]["details"]["tokens"][0]["logprob"].is_null(),
+        "only where asked for"
+    );
 }
 
 #[test]
@@ -271,7 +297,11 @@ fn settings() -> Vec<(&'static str, &'static [&'static str], Value)> {
         ("begin_suppress_tokens", &["--begin-suppress-tokens", "1,2"], json!([1, 2])),
         ("forced_bos_token_id", &["--forced-bos-token-id", "1"], json!(1)),
         ("forced_eos_token_id", &["--forced-eos-token-id", "1,2"], json!([1, 2])),
-        ("sequence_bias", &["--sequence-bias", "1,2=-2.5", "--sequence-bias", "3=1"], json!([[[1, 2], -2.5], [[3], 1.0]])),
+        (
+            "sequence_bias",
+            &["--sequence-bias", "1,2=-2.5", "--sequence-bias", "3=1"],
+            json!([[[1, 2], -2.5], [[3], 1.0]]),
+        ),
         ("logit_bias", &["--logit-bias", "1=-100", "--logit-bias", "2=3"], json!({ "1": -100, "2": 3 })),
         ("logit_bias", &["--logit-bias", "1=-100"], json!([[1, -100]])),
         ("renormalize_logits", &["--renormalize-logits"], json!(true)),
@@ -297,8 +327,11 @@ fn settings() -> Vec<(&'static str, &'static [&'static str], Value)> {
 #[test]
 fn a_flag_and_its_json_are_the_same_setting() {
     for (name, flags, value) in settings() {
-        let from_flags = Flags::try_parse_from([&["generate"], flags].concat()).unwrap_or_else(|error| panic!("{flags:?}: {error}")).sampling;
-        let from_json: Sampling = serde_json::from_value(json!({ name: value })).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let from_flags = Flags::try_parse_from([&["generate"], flags].concat())
+            .unwrap_or_else(|error| panic!("{flags:?}: {error}"))
+            .sampling;
+        let from_json: Sampling =
+            serde_json::from_value(json!({ name: value })).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(from_flags, from_json, "{name}");
         assert_ne!(from_json, Sampling::default(), "{name}");
         let back: Sampling = serde_json::from_value(serde_json::to_value(&from_json).unwrap()).unwrap();
@@ -315,9 +348,15 @@ fn every_setting_is_a_flag_under_the_same_name() {
 
     let command = fireside::cli::command();
     let generate = command.find_subcommand("generate").expect("the verb");
-    let flags: BTreeSet<String> = generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
-    let own = ["model", "device", "dtype", "threads", "context", "file", "stream", "json", "details", "verbose"].map(str::to_owned);
-    assert_eq!(flags, names.union(&BTreeSet::from(own)).cloned().collect(), "the flags are the settings and what is about the command itself");
+    let flags: BTreeSet<String> =
+        generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
+    let own = ["model", "device", "dtype", "threads", "context", "file", "stream", "json", "details", "verbose"]
+        .map(str::to_owned);
+    assert_eq!(
+        flags,
+        names.union(&BTreeSet::from(own)).cloned().collect(),
+        "the flags are the settings and what is about the command itself"
+    );
 }
 
 #[test]
@@ -332,7 +371,13 @@ fn every_example_in_a_help_page_parses() {
         for line in examples.lines() {
             for part in line.split(" | ").map(str::trim).filter(|part| part.starts_with("fireside")) {
                 let words = shell_words(part);
-                assert!(name == "fireside" || words[1] == name || (name == "score" && words[1] == "perplexity") || line.contains('|'), "{name}: {line}");
+                assert!(
+                    name == "fireside"
+                        || words[1] == name
+                        || (name == "score" && words[1] == "perplexity")
+                        || line.contains('|'),
+                    "{name}: {line}"
+                );
                 command.clone().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
             }
         }
@@ -359,7 +404,9 @@ fn shell_words(line: &str) -> Vec<String> {
 #[test]
 fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
     let (tale, fixture) = (model("tale"), json("tokens.json"));
-    let tokenize = |args: &[&str], stdin: &str| run_with(fireside([&["tokenize", "--model", &tale], args].concat()), stdin.as_bytes()).answer();
+    let tokenize = |args: &[&str], stdin: &str| {
+        run_with(fireside([&["tokenize", "--model", &tale], args].concat()), stdin.as_bytes()).answer()
+    };
     let words = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     for case in cases(&fixture).iter().step_by(3) {
         let (input, expected) = (text(&case["text"]), ids(&case["ids"]));
@@ -369,7 +416,10 @@ fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
     for case in fixture["random_ids"].as_array().expect("a list").iter().step_by(4) {
         let ids = words(&ids(&case["ids"]));
         assert_eq!(tokenize(&["--decode", &ids], ""), format!("{}\n", text(&case["decoded"])));
-        assert_eq!(tokenize(&["--decode", "--no-special-tokens", &ids], ""), format!("{}\n", text(&case["decoded_without_special"])));
+        assert_eq!(
+            tokenize(&["--decode", "--no-special-tokens", &ids], ""),
+            format!("{}\n", text(&case["decoded_without_special"]))
+        );
     }
 }
 
@@ -391,23 +441,36 @@ fn tokenize_prints_pieces_ids_a_count_or_json() {
         "pieces": ["H", "el", "l", "o", " W", "or", "l", "d"], "count": 8,
     });
     check(&["--json", "Hello World"], &format!("{expected}\n"));
-    check(&["--json", "--decode", "39,312, 512"], &format!("{}\n", json!({ "ids": [39, 312, 512], "text": "Hel<|endoftext|>", "count": 3 })));
+    check(
+        &["--json", "--decode", "39,312, 512"],
+        &format!("{}\n", json!({ "ids": [39, 312, 512], "text": "Hel<|endoftext|>", "count": 3 })),
+    );
     check(&["--decode", "--no-special-tokens", "39 312 512"], "Hel\n");
 }
 
 #[test]
 fn score_is_the_perplexity_of_transformers() {
     let (tale, fixture) = (model("tale"), json("perplexity.json"));
-    let score = |command: &str, args: &[&str]| run_with(fireside([&[command, "--model", &tale], args].concat()), text(&fixture["text"]).as_bytes()).answer();
+    let score = |command: &str, args: &[&str]| {
+        run_with(fireside([&[command, "--model", &tale], args].concat()), text(&fixture["text"]).as_bytes()).answer()
+    };
     for case in cases(&fixture).iter().filter(|case| case["total_tokens"] == json!(ids(&fixture["ids"]).len())) {
         let (window, stride) = (case["window"].to_string(), case["stride"].to_string());
         let expected = case["exact"]["perplexity"].as_f64().expect("a number");
         let answer = parsed(&score("score", &["--window", &window, "--stride", &stride, "--json"]));
         let found = answer["perplexity"].as_f64().expect("a number");
-        assert!((found / expected - 1.0).abs() < 1e-4, "window {window}, stride {stride}: {found}, expected {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < 1e-4,
+            "window {window}, stride {stride}: {found}, expected {expected}"
+        );
         assert_eq!(answer["scored_tokens"], case["exact"]["tokens"]);
         let printed = score("perplexity", &["--window", &window, "--stride", &stride]);
-        let printed: f64 = printed.lines().next().and_then(|line| line.split_whitespace().last()).and_then(|n| n.parse().ok()).expect("a number");
+        let printed: f64 = printed
+            .lines()
+            .next()
+            .and_then(|line| line.split_whitespace().last())
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
         assert!((printed / expected - 1.0).abs() < 1e-4, "{printed}");
     }
     let top = parsed(&run(fireside(["score", "-m", &tale, "--json", "--top-logprobs", "3", PROMPT])).answer());
@@ -436,7 +499,16 @@ fn info_tells_what_a_model_is_and_needs() {
         assert_eq!(answer[field], expected, "{field}");
     }
     let text = run(fireside(["info", &tale])).answer();
-    for word in ["gpt2", "58.3K (f32)", "512 tokens", "byte-level BPE, 513 tokens", "495.2 KB", "licence", "eos_token_id=512", "cpu ("] {
+    for word in [
+        "gpt2",
+        "58.3K (f32)",
+        "512 tokens",
+        "byte-level BPE, 513 tokens",
+        "495.2 KB",
+        "licence",
+        "eos_token_id=512",
+        "cpu (",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
     let card = copy_of(&fixture("tale"));
@@ -460,7 +532,11 @@ fn a_setting_without_effect_is_a_warning_and_changes_nothing() {
         let plain = run(fireside(&base)).answer();
         let warned = run(fireside([&base[..], flags].concat()));
         assert_eq!((warned.code, warned.stdout), (Some(0), plain), "{flags:?}");
-        assert!(warned.stderr.starts_with(&format!("warning: `{setting}` has no effect")), "{flags:?}: {}", warned.stderr);
+        assert!(
+            warned.stderr.starts_with(&format!("warning: `{setting}` has no effect")),
+            "{flags:?}: {}",
+            warned.stderr
+        );
         assert_eq!(warned.stderr.lines().count(), 1, "{}", warned.stderr);
     };
     let greedy = ["--do-sample=false"];
@@ -516,7 +592,14 @@ fn a_missing_environment_changes_nothing() {
 
 #[test]
 fn bad_usage_exits_with_2_and_says_so_on_stderr() {
-    for args in [&["nonsense"][..], &["generate", "--nonsense", "x"], &[], &["completions", "nonsense"], &["generate", "--details", "x"], &["generate", "--json", "--stream", "x"]] {
+    for args in [
+        &["nonsense"][..],
+        &["generate", "--nonsense", "x"],
+        &[],
+        &["completions", "nonsense"],
+        &["generate", "--details", "x"],
+        &["generate", "--json", "--stream", "x"],
+    ] {
         let outcome = run(fireside(args));
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
         assert!(!outcome.stderr.is_empty(), "{args:?}");
@@ -607,7 +690,11 @@ fn an_answer_that_cannot_be_written_is_an_error() {
             shell.args(["-c", &format!("exec '{program}' {line} {redirection}")]);
             let outcome = run(shell);
             assert_eq!(outcome.code, Some(1), "{line} {redirection}: {outcome:?}");
-            assert!(outcome.stderr.starts_with("error: cannot write the answer") && outcome.stderr.contains(reason), "{}", outcome.stderr);
+            assert!(
+                outcome.stderr.starts_with("error: cannot write the answer") && outcome.stderr.contains(reason),
+                "{}",
+                outcome.stderr
+            );
         }
     }
 }

@@ -11,3 +11,4 @@ mod program;
 mod score;
 mod support;
 mod text;
+mod tidy;

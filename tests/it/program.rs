@@ -51,7 +51,12 @@ pub fn run_with(mut command: Command, stdin: &[u8]) -> Outcome {
     let output = child.wait_with_output().expect("the program ends");
     writer.join().expect("stdin is written");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
-    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr), took: start.elapsed() }
+    Outcome {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+        took: start.elapsed(),
+    }
 }
 
 /// Starts a command with a pipe on each of its ends.
@@ -70,8 +75,10 @@ pub struct Tensor {
 pub fn edit_tensors(file: &Path, edit: impl FnOnce(&mut BTreeMap<String, Tensor>)) {
     let bytes = std::fs::read(file).expect("a weight file");
     let parsed = SafeTensors::deserialize(&bytes).expect("a sound weight file");
-    let tensor = |view: TensorView| Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
-    let mut tensors: BTreeMap<String, Tensor> = parsed.iter().map(|(name, view)| (name.to_owned(), tensor(view))).collect();
+    let tensor =
+        |view: TensorView| Tensor { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().to_vec() };
+    let mut tensors: BTreeMap<String, Tensor> =
+        parsed.iter().map(|(name, view)| (name.to_owned(), tensor(view))).collect();
     edit(&mut tensors);
     let views = tensors.iter().map(|(name, t)| {
         (name, TensorView::new(t.dtype, t.shape.clone(), &t.data).expect("shape and data that agree"))
