@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::error::{Error, Result, quote};
+use crate::error::{Error, Result, count, quote};
 use crate::kernels::{self, Kernels, Pool};
 
 /// A device as a user names it.
@@ -73,10 +73,6 @@ impl Compute {
             (Device::Metal(_), _) => "metal".to_owned(),
         }
     }
-}
-
-fn count(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// The environment's choice of kernels, or the best that this processor runs.

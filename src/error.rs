@@ -84,7 +84,7 @@ pub enum Error {
         hint: String,
     },
     /// candle failed where no input of a user should make it fail.
-    #[error("a tensor operation failed: {0}")]
+    #[error("a tensor operation failed")]
     Tensor(#[from] candle_core::Error),
 }
 
@@ -98,8 +98,12 @@ impl Error {
             | Error::Setting { hint, .. }
             | Error::Prompt { hint, .. }
             | Error::Device { hint, .. } => (!hint.is_empty()).then_some(hint.as_str()),
-            Error::NonFinite { .. } => Some("the weights overflow or are damaged; try `--dtype f32`, or load another copy of the model"),
-            Error::NothingLeft { .. } => Some("allow more: shorten `suppress_tokens` and `bad_words`, or raise `no_repeat_ngram_size`"),
+            Error::NonFinite { .. } => {
+                Some("the weights overflow or are damaged; try `--dtype f32`, or load another copy of the model")
+            }
+            Error::NothingLeft { .. } => {
+                Some("allow more: shorten `suppress_tokens` and `bad_words`, or raise `no_repeat_ngram_size`")
+            }
             Error::Tensor(_) => None,
         }
     }
@@ -136,6 +140,11 @@ pub fn quote(name: &str) -> String {
 pub(crate) fn line(message: &str) -> String {
     const LONGEST: usize = 800; // characters; several quoted names fit
     printable(message, LONGEST)
+}
+
+/// `1 token`, `2 tokens`.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Control characters escaped, and no more than `longest` characters of the text.

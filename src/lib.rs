@@ -32,8 +32,8 @@ mod weights;
 
 pub use device::DeviceChoice;
 pub use engine::{
-    CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay, LogitBias, Piece, Prompt, Sampling, Score,
-    ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
+    CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
+    LogitBias, Piece, Prompt, Sampling, Score, ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
 };
 pub use error::{Error, Result, quote};
 pub use models::{ARCHITECTURES, Architecture};

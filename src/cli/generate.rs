@@ -45,7 +45,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let several = settings.num_return_sequences.unwrap_or(1) > 1;
     let searched = settings.num_beams.unwrap_or(1) > 1;
     if args.stream == Some(true) && (several || searched) {
-        let problem = format!("`stream` does not work with `{}` above 1", if searched { "num_beams" } else { "num_return_sequences" });
+        let problem = format!(
+            "`stream` does not work with `{}` above 1",
+            if searched { "num_beams" } else { "num_return_sequences" }
+        );
         return Err(Usage { problem, hint: "leave out one of the two: such texts are known only at the end" }.into());
     }
     if args.verbose {
@@ -57,7 +60,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     } else if args.stream.unwrap_or(!several && !searched) {
         print_stream(&mut generation)?;
     } else {
-        let texts: Vec<String> = generation.completions()?.into_iter().map(|completion| completion.generated_text + "\n").collect();
+        let texts: Vec<String> =
+            generation.completions()?.into_iter().map(|completion| completion.generated_text + "\n").collect();
         answer(&texts.join("\n"))?;
     }
     if args.verbose {

@@ -53,7 +53,15 @@ pub(super) fn run(args: Args) -> Result<()> {
         ("layers", info.layers.to_string()),
         ("context", format!("{} tokens", info.context)),
         ("tokenizer", info.tokenizer.clone()),
-        ("memory", format!("{} ({} of weights, {} of cache at full context)", bytes(info.weight_bytes + cache), bytes(info.weight_bytes), bytes(cache))),
+        (
+            "memory",
+            format!(
+                "{} ({} of weights, {} of cache at full context)",
+                bytes(info.weight_bytes + cache),
+                bytes(info.weight_bytes),
+                bytes(cache)
+            ),
+        ),
         ("licence", info.license.clone().unwrap_or_else(|| "not stated beside the weights".to_owned())),
         ("defaults", if defaults.is_empty() { "the pipeline's".to_owned() } else { defaults.join(" ") }),
         ("runs on", info.device.clone()),

@@ -23,14 +23,19 @@ impl TextArgs {
     pub(super) fn read(&self) -> Result<String> {
         let from_stdin = self.words.is_empty() && self.file.is_none() || self.words == ["-"];
         if let Some(path) = &self.file {
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", crate::quote(&path.display().to_string())))?;
+            let bytes = std::fs::read(path)
+                .with_context(|| format!("cannot read {}", crate::quote(&path.display().to_string())))?;
             return text_of(bytes, "the file");
         }
         if !from_stdin {
             return Ok(self.words.join(" "));
         }
         if self.words.is_empty() && std::io::stdin().is_terminal() {
-            return Err(Usage { problem: "expected a text, found none".to_owned(), hint: "pass it as an argument, with `--file`, or through a pipe" }.into());
+            return Err(Usage {
+                problem: "expected a text, found none".to_owned(),
+                hint: "pass it as an argument, with `--file`, or through a pipe",
+            }
+            .into());
         }
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
@@ -51,6 +56,10 @@ impl TextArgs {
 fn text_of(bytes: Vec<u8>, origin: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Usage { problem: format!("expected UTF-8 text, found an invalid byte at {at} of {origin}"), hint: "convert it first, such as with `iconv -f latin1 -t utf-8`" }.into()
+        Usage {
+            problem: format!("expected UTF-8 text, found an invalid byte at {at} of {origin}"),
+            hint: "convert it first, such as with `iconv -f latin1 -t utf-8`",
+        }
+        .into()
     })
 }

@@ -35,7 +35,8 @@ pub(super) struct MachineArgs {
 impl MachineArgs {
     /// Loads a model onto this machine.
     pub(super) fn load(&self, model: &str) -> Result<Engine> {
-        let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
+        let mut builder =
+            Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
         if let Some(dtype) = self.dtype {
             builder = builder.dtype(dtype);
         }
@@ -56,7 +57,16 @@ impl ModelArgs {
 /// What `--verbose` says of a loaded model.
 pub(super) fn describe(engine: &Engine) {
     let info = engine.info();
-    figure("model", format_args!("{}: {}, {} parameters, {}", info.name, info.architecture, count(info.parameters), info.dtypes.join(" + ")));
+    figure(
+        "model",
+        format_args!(
+            "{}: {}, {} parameters, {}",
+            info.name,
+            info.architecture,
+            count(info.parameters),
+            info.dtypes.join(" + ")
+        ),
+    );
     figure("device", &info.device);
     figure("load", format_args!("{:.1} ms", info.load_time.as_secs_f64() * 1e3));
 }

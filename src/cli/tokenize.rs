@@ -74,5 +74,9 @@ fn decode(args: &Args, text: &str, tokenizer: &Tokenizer) -> Result<()> {
         ids.push(id);
     }
     let text = tokenizer.decode(&ids, args.no_special_tokens);
-    if args.json { answer_json(&json!({ "ids": ids, "text": text, "count": ids.len() })) } else { answer(&format!("{text}\n")) }
+    if args.json {
+        answer_json(&json!({ "ids": ids, "text": text, "count": ids.len() }))
+    } else {
+        answer(&format!("{text}\n"))
+    }
 }

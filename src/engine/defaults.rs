@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Sampling;
+use super::settings::check_alone;
 use crate::error::{Error, Result, quote};
 
 /// A model's own settings.
@@ -92,7 +93,7 @@ impl ModelDefaults {
 
     fn push(&mut self, path: &Path, object: &Map<String, Value>, strictness: Strictness) -> Result<()> {
         let known = known_settings();
-        let mut layer = Sampling::default();
+        let (mut layer, mut ineffective) = (Sampling::default(), Vec::new());
         for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
             if known.contains_key(name) {
                 let one = Sampling::deserialize(&json!({ name: value })).map_err(|error| {
@@ -102,12 +103,26 @@ impl ModelDefaults {
                 layer = one.beside(layer);
                 self.said.insert(name.clone(), value.clone());
             } else if strictness == Strictness::WarnOfUnknown && has_effect(name, value) {
-                let file = quote(&path.display().to_string());
-                self.warnings.push(format!("{} in {file} is not supported and has no effect", quote(name)));
+                ineffective.push(quote(name));
             }
+        }
+        if let Some((first, more)) = ineffective.split_first() {
+            let file = quote(&path.display().to_string());
+            let others = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            self.warnings.push(format!("settings in {file} are not supported and have no effect: {first}{others}"));
         }
         self.merged = layer.over(std::mem::take(&mut self.merged));
         Ok(())
+    }
+
+    /// What the model says, checked as a user's settings are; a mistake is its file's.
+    pub(super) fn check(&self, path: &Path, vocab_size: usize) -> Result<()> {
+        check_alone(&self.merged, vocab_size).map_err(|error| match error {
+            Error::Setting { setting, problem, .. } => {
+                Error::file(path, format!("`{setting}` {problem}"), "correct the file, or remove the entry")
+            }
+            other => other,
+        })
     }
 
     /// The model's settings under the user's.
@@ -193,7 +208,7 @@ mod tests {
         let quiet = json!({ "guidance_scale": 1.0, "bos_token_id": 1, "_from_model_config": true, "transformers_version": "4" });
         assert!(defaults(json!({}), Some(quiet)).unwrap().warnings.is_empty());
         let warnings = defaults(json!({}), Some(json!({ "guidance_scale": 1.5, "frobnicate": 3 }))).unwrap().warnings;
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].ends_with("`guidance_scale` and 1 more"), "{warnings:?}");
         let error = defaults(json!({}), Some(json!({ "temperature": "hot" }))).unwrap_err().to_string();
         assert!(error.contains("`temperature`"), "{error}");
     }

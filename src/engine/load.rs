@@ -88,6 +88,7 @@ impl EngineBuilder {
         let model = (architecture.load)(&config, &weights)?;
 
         let shape = model.shape().clone();
+        defaults.check(source.generation_config.as_ref().unwrap_or(&source.config).path(), shape.vocab_size)?;
         if tokenizer.id_limit() > shape.vocab_size {
             return Err(Error::file(
                 source.tokenizer.path(),

@@ -48,6 +48,12 @@ impl Loaded {
         warnings: &mut Vec<String>,
     ) -> Result<(Task, PromptText)> {
         let merged = self.defaults.under(user);
+        if let (Prompt::Text(text), None | Some(Truncation::Off)) = (&prompt, merged.truncation) {
+            let least = self.tokenizer.fewest_tokens(text); // so that megabytes are refused before they are tokenised
+            if least >= self.context {
+                return Err(self.too_long(&format!("at least {least}")));
+            }
+        }
         let (mut tokens, text) = self.tokens_of(prompt, merged.skip_special_tokens.unwrap_or(true))?;
         self.fit(&mut tokens, &merged)?;
         let against = Against {
@@ -107,6 +113,17 @@ impl Loaded {
         Ok(tokens)
     }
 
+    fn too_long(&self, found: &str) -> Error {
+        let most = self.context - 1;
+        Error::prompt(
+            format!(
+                "the prompt has {found} tokens, expected at most {most}: the model's context holds {}",
+                self.context
+            ),
+            "shorten it, or cut it with `--truncation=left` (keeps its end) or `--truncation=right` (keeps its start)",
+        )
+    }
+
     /// Cuts a prompt that is too long where that was asked for, so that the new tokens fit behind it.
     fn fit(&self, tokens: &mut Vec<u32>, merged: &Sampling) -> Result<()> {
         let found = tokens.len();
@@ -115,14 +132,7 @@ impl Loaded {
             if found < self.context {
                 return Ok(());
             }
-            return Err(Error::prompt(
-                format!(
-                    "the prompt has {found} tokens, expected at most {}: the model's context holds {}",
-                    self.context - 1,
-                    self.context
-                ),
-                "shorten it, or cut it with `--truncation=left` (keeps its end) or `--truncation=right` (keeps its start)",
-            ));
+            return Err(self.too_long(&found.to_string()));
         }
         let new = merged.max_new_tokens.unwrap_or(1);
         let room = self.context.saturating_sub(new);

@@ -100,7 +100,8 @@ impl Task {
     ) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::replace(cache, KvCache::new(0, 0));
-            let last = if self.rules.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
+            let last =
+                if self.rules.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
             match last {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
                 _ => self.stage = Stage::Prompt(cache),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::random::fresh_seed;
 use super::{EarlyStopping, Sampling};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 use crate::text::Tokenizer;
 
 /// What one request runs by.
@@ -63,8 +63,7 @@ impl Settings {
         against: &Against,
         warnings: &mut Vec<String>,
     ) -> Result<Settings> {
-        check_ranges(&merged)?;
-        check_ids(&merged, against.vocab_size)?;
+        check_alone(&merged, against.vocab_size)?;
         let greedy_by_temperature = merged.temperature == Some(0.0);
         let do_sample = merged.do_sample.unwrap_or(false) && !greedy_by_temperature;
         if greedy_by_temperature && user.do_sample == Some(true) {
@@ -121,6 +120,12 @@ impl Settings {
         warn_of_no_effect(&settings, user, against, warnings);
         Ok(settings)
     }
+}
+
+/// What can be said of settings without a prompt.
+pub(super) fn check_alone(settings: &Sampling, vocab_size: usize) -> Result<()> {
+    check_ranges(settings)?;
+    check_ids(settings, vocab_size)
 }
 
 /// Without what has no effect: the filters of a distribution that nothing is drawn from.
@@ -249,7 +254,7 @@ fn most_new_tokens(s: &Sampling, user: &Sampling, against: &Against, warnings: &
         (None, Some(length)) if length <= prompt_tokens => {
             return Err(Error::setting(
                 "max_length",
-                format!("is {length}, but the prompt alone has {prompt_tokens} tokens"),
+                format!("is {length}, but the prompt alone has {}", count(prompt_tokens, "token")),
                 "`max_length` counts the prompt; set `max_new_tokens` to count new tokens only",
             ));
         }
@@ -259,7 +264,9 @@ fn most_new_tokens(s: &Sampling, user: &Sampling, against: &Against, warnings: &
     let room = context - prompt_tokens;
     if wanted > room && (user.max_new_tokens.is_some() || user.max_length.is_some()) {
         warnings.push(format!(
-            "only {room} new tokens fit: the prompt has {prompt_tokens} tokens and the model's context holds {context}"
+            "only {} fit: the prompt has {} and the model's context holds {context}",
+            count(room, "new token"),
+            count(prompt_tokens, "token")
         ));
     }
     Ok(wanted.min(room))

@@ -90,6 +90,12 @@ impl<'a> Config<'a> {
                 ));
             }
         };
+        if let Some(known) = ARCHITECTURES.iter().find(|a| found.is_none() && Some(a.class) == class) {
+            let (class, model_type) = (known.class, quote(model_type.unwrap_or_default()));
+            return Err(
+                self.wrong(format!("expected `model_type` `{}` for {class}, found {model_type}", known.model_type))
+            );
+        }
         found.ok_or_else(|| {
             let supported: Vec<&str> = ARCHITECTURES.iter().map(|a| a.class).collect();
             let named = quote(class.or(model_type).unwrap_or_default());
@@ -103,7 +109,21 @@ impl<'a> Config<'a> {
 
     /// The fields that an architecture reads.
     pub fn fields<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
-        T::deserialize(&self.json).map_err(|error| self.wrong(error.to_string()))
+        T::deserialize(&self.json).map_err(|error| {
+            // serde does not say where; the field is the one without which the rest is sound. Each try copies the file, and
+            // the largest config.json of a real model has about a hundred fields.
+            const MOST_TRIED: usize = 200;
+            let keys = self.json.as_object().into_iter().flat_map(|object| object.keys());
+            let culprit = keys.take(MOST_TRIED).find(|key| {
+                let mut rest = self.json.clone();
+                rest.as_object_mut().is_some_and(|object| object.remove(*key).is_some())
+                    && T::deserialize(&rest).is_ok()
+            });
+            match culprit {
+                Some(key) => self.wrong(format!("{}: {}", quote(key), error)),
+                None => self.wrong(error.to_string()),
+            }
+        })
     }
 
     /// A config.json that contradicts itself.

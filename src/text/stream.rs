@@ -24,7 +24,11 @@ enum State {
 impl TextStream {
     /// A stream before its first token.
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> TextStream {
-        let state = if tokenizer.is_byte_level() { State::Bytes(Vec::new()) } else { State::Window { ids: Vec::new(), context: 0, shown: 0 } };
+        let state = if tokenizer.is_byte_level() {
+            State::Bytes(Vec::new())
+        } else {
+            State::Window { ids: Vec::new(), context: 0, shown: 0 }
+        };
         TextStream { tokenizer, skip_special_tokens, state }
     }
 
@@ -49,7 +53,10 @@ impl TextStream {
                 ids.push(id);
                 let before = self.tokenizer.decode(&ids[*context..*shown], false);
                 let now = self.tokenizer.decode(&ids[*context..], false);
-                if now.ends_with(char::REPLACEMENT_CHARACTER) || now.len() <= before.len() || !now.is_char_boundary(before.len()) {
+                if now.ends_with(char::REPLACEMENT_CHARACTER)
+                    || now.len() <= before.len()
+                    || !now.is_char_boundary(before.len())
+                {
                     return String::new();
                 }
                 (*context, *shown) = (*shown, ids.len());

@@ -137,6 +137,23 @@ impl Tokenizer {
         }
     }
 
+    /// A number of tokens that a text certainly has, from its length alone.
+    pub fn fewest_tokens(&self, text: &str) -> usize {
+        if !self.byte_level || self.inner.get_normalizer().is_some() {
+            return usize::from(!text.is_empty());
+        }
+        const SHORT: usize = 1 << 16; // bytes; not worth a look at the vocabulary
+        if text.len() < SHORT {
+            return usize::from(!text.is_empty());
+        }
+        let length = |id| {
+            let mut bytes = Vec::new();
+            self.append_bytes(id, &mut bytes);
+            bytes.len()
+        };
+        text.len().div_ceil((0..self.id_limit as u32).map(length).max().unwrap_or(1).max(1))
+    }
+
     /// Every id whose bytes start with `prefix`, ascending.
     pub fn ids_starting_with(&self, prefix: &[u8]) -> Vec<u32> {
         let mut bytes = Vec::new();
@@ -155,11 +172,18 @@ fn from_vocab_and_merges(vocab: &Location, merges: &Location) -> Result<Inner> {
     let names: HashMap<String, u32> = serde_json::from_str(&vocab.read_text()?)
         .map_err(|error| Error::file(vocab.path(), format!("expected an object of tokens and ids: {error}"), HINT))?;
     let pairs = parse_merges(&merges.read_text()?, &names, merges.path())?;
-    let special: BTreeMap<u32, &String> = names.iter().filter(|(name, _)| is_marker(name)).map(|(name, id)| (*id, name)).collect();
+    let special: BTreeMap<u32, &String> =
+        names.iter().filter(|(name, _)| is_marker(name)).map(|(name, id)| (*id, name)).collect();
     let special: Vec<AddedToken> = special.into_values().map(|name| AddedToken::from(name.clone(), true)).collect();
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::file(vocab.path(), error.to_string(), HINT);
 
-    let model = BPE::builder().vocab_and_merges(names.into_iter().collect::<Vec<_>>().into_iter().collect::<tokenizers::models::bpe::Vocab>(), pairs).build().map_err(failed)?;
+    let model = BPE::builder()
+        .vocab_and_merges(
+            names.into_iter().collect::<Vec<_>>().into_iter().collect::<tokenizers::models::bpe::Vocab>(),
+            pairs,
+        )
+        .build()
+        .map_err(failed)?;
     let mut inner = Inner::new(model);
     let byte_level = ByteLevel::new(false, true, true); // no space in front, offsets trimmed, GPT-2's regex
     inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(byte_level)));
@@ -180,9 +204,12 @@ fn parse_merges(text: &str, vocab: &HashMap<String, u32>, path: &Path) -> Result
         if line.is_empty() || number == 0 && line.starts_with("#version") {
             continue;
         }
-        let wrong = |found: &str| Error::file(path, format!("line {}: {found}, found {}", number + 1, quote(line)), HINT);
-        let (left, right) = line.split_once(' ').ok_or_else(|| wrong("expected two tokens and a space between them"))?;
-        if ![left.to_owned(), right.to_owned(), format!("{left}{right}")].iter().all(|token| vocab.contains_key(token)) {
+        let wrong =
+            |found: &str| Error::file(path, format!("line {}: {found}, found {}", number + 1, quote(line)), HINT);
+        let (left, right) =
+            line.split_once(' ').ok_or_else(|| wrong("expected two tokens and a space between them"))?;
+        if ![left.to_owned(), right.to_owned(), format!("{left}{right}")].iter().all(|token| vocab.contains_key(token))
+        {
             return Err(wrong("expected two tokens of vocab.json whose concatenation is a third"));
         }
         pairs.push((left.to_owned(), right.to_owned()));
@@ -214,7 +241,10 @@ mod tests {
 
     #[test]
     fn every_byte_has_one_character_as_in_the_tokenizers_crate() {
-        let mut bytes: Vec<u8> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().map(|c| byte_of(c).unwrap()).collect();
+        let mut bytes: Vec<u8> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+            .into_iter()
+            .map(|c| byte_of(c).unwrap())
+            .collect();
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
         assert_eq!(byte_of('Ġ'), Some(b' '));

@@ -1,21 +1,20 @@
 //! The commands, run as programs: what they read, print and return.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
 use std::process::Command;
 
 use clap::Parser;
 use fireside::Sampling;
 use serde_json::{Value, json};
 
-use crate::program::{Outcome, edit_tensors, fireside, piped, run, run_with};
-use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
+use crate::program::{fireside, run, run_with};
+use crate::support::{cases, json, model, name_of};
 
 /// A prompt of `generate.json` with its greedy continuation by transformers.
-const PROMPT: &str = "Anna carried a small lantern near the mill.";
+pub const PROMPT: &str = "Anna carried a small lantern near the mill.";
 
 /// `fireside generate` on the tiny model, greedy.
-fn greedy(args: &[&str]) -> Command {
+pub fn greedy(args: &[&str]) -> Command {
     let tale = model("tale");
     let mut command = fireside(["generate", "--model", &tale, "--temperature", "0"]);
     command.args(args);
@@ -31,11 +30,11 @@ fn expected() -> Value {
     case.expect("the plain greedy case").clone()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().expect("a string")
 }
 
-fn parsed(text: &str) -> Value {
+pub fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -402,129 +401,6 @@ fn shell_words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
-    let (tale, fixture) = (model("tale"), json("tokens.json"));
-    let tokenize = |args: &[&str], stdin: &str| {
-        run_with(fireside([&["tokenize", "--model", &tale], args].concat()), stdin.as_bytes()).answer()
-    };
-    let words = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    for case in cases(&fixture).iter().step_by(3) {
-        let (input, expected) = (text(&case["text"]), ids(&case["ids"]));
-        assert_eq!(tokenize(&["--ids", "-"], input), format!("{}\n", words(&expected)), "{input:?}");
-        assert_eq!(tokenize(&["--decode"], &words(&expected)), format!("{}\n", text(&case["decoded"])), "{input:?}");
-    }
-    for case in fixture["random_ids"].as_array().expect("a list").iter().step_by(4) {
-        let ids = words(&ids(&case["ids"]));
-        assert_eq!(tokenize(&["--decode", &ids], ""), format!("{}\n", text(&case["decoded"])));
-        assert_eq!(
-            tokenize(&["--decode", "--no-special-tokens", &ids], ""),
-            format!("{}\n", text(&case["decoded_without_special"]))
-        );
-    }
-}
-
-#[test]
-fn tokenize_prints_pieces_ids_a_count_or_json() {
-    let tale = model("tale");
-    let check = |args: &[&str], expected: &str| {
-        assert_eq!(run(fireside([&["tokenize", "--model", &tale], args].concat())).answer(), expected, "{args:?}");
-    };
-    let lines = " 39  \"H\"\n312  \"el\"\n 75  \"l\"\n 78  \"o\"\n343  \" W\"\n281  \"or\"\n 75  \"l\"\n 67  \"d\"\n";
-    check(&["Hello World"], lines);
-    check(&["Hello", "World"], lines);
-    check(&["--no-special-tokens", "Hello World"], lines);
-    check(&["--ids", "Hello World"], "39 312 75 78 343 281 75 67\n");
-    check(&["--count", "Hello World"], "8\n");
-    check(&["--count", ""], "0\n");
-    let expected = json!({
-        "ids": [39, 312, 75, 78, 343, 281, 75, 67], "tokens": ["H", "el", "l", "o", "ĠW", "or", "l", "d"],
-        "pieces": ["H", "el", "l", "o", " W", "or", "l", "d"], "count": 8,
-    });
-    check(&["--json", "Hello World"], &format!("{expected}\n"));
-    check(
-        &["--json", "--decode", "39,312, 512"],
-        &format!("{}\n", json!({ "ids": [39, 312, 512], "text": "Hel<|endoftext|>", "count": 3 })),
-    );
-    check(&["--decode", "--no-special-tokens", "39 312 512"], "Hel\n");
-}
-
-#[test]
-fn score_is_the_perplexity_of_transformers() {
-    let (tale, fixture) = (model("tale"), json("perplexity.json"));
-    let score = |command: &str, args: &[&str]| {
-        run_with(fireside([&[command, "--model", &tale], args].concat()), text(&fixture["text"]).as_bytes()).answer()
-    };
-    for case in cases(&fixture).iter().filter(|case| case["total_tokens"] == json!(ids(&fixture["ids"]).len())) {
-        let (window, stride) = (case["window"].to_string(), case["stride"].to_string());
-        let expected = case["exact"]["perplexity"].as_f64().expect("a number");
-        let answer = parsed(&score("score", &["--window", &window, "--stride", &stride, "--json"]));
-        let found = answer["perplexity"].as_f64().expect("a number");
-        assert!(
-            (found / expected - 1.0).abs() < 1e-4,
-            "window {window}, stride {stride}: {found}, expected {expected}"
-        );
-        assert_eq!(answer["scored_tokens"], case["exact"]["tokens"]);
-        let printed = score("perplexity", &["--window", &window, "--stride", &stride]);
-        let printed: f64 = printed
-            .lines()
-            .next()
-            .and_then(|line| line.split_whitespace().last())
-            .and_then(|n| n.parse().ok())
-            .expect("a number");
-        assert!((printed / expected - 1.0).abs() < 1e-4, "{printed}");
-    }
-    let top = parsed(&run(fireside(["score", "-m", &tale, "--json", "--top-logprobs", "3", PROMPT])).answer());
-    assert_eq!(top["tokens"][0]["logprob"], Value::Null);
-    assert_eq!(top["tokens"][1]["top"].as_array().map(Vec::len), Some(3));
-}
-
-#[test]
-fn info_tells_what_a_model_is_and_needs() {
-    let tale = model("tale");
-    let answer = parsed(&run(fireside(["info", &tale, "--json"])).answer());
-    for (field, expected) in [
-        ("architecture", json!("gpt2")),
-        ("parameters", json!(58272)),
-        ("dtypes", json!(["f32"])),
-        ("layers", json!(2)),
-        ("vocab_size", json!(513)),
-        ("context", json!(512)),
-        ("tokenizer", json!("byte-level BPE, 513 tokens")),
-        ("license", Value::Null),
-        ("weight_bytes", json!(58272 * 4)),
-        ("cache_bytes_per_token", json!(2 * 2 * 32 * 4)),
-        ("memory_bytes", json!(58272 * 4 + 512 * 2 * 2 * 32 * 4)),
-        ("defaults", json!({ "eos_token_id": 512 })),
-    ] {
-        assert_eq!(answer[field], expected, "{field}");
-    }
-    let text = run(fireside(["info", &tale])).answer();
-    for word in [
-        "gpt2",
-        "58.3K (f32)",
-        "512 tokens",
-        "byte-level BPE, 513 tokens",
-        "495.2 KB",
-        "licence",
-        "eos_token_id=512",
-        "cpu (",
-    ] {
-        assert!(text.contains(word), "{word}: {text}");
-    }
-    let card = copy_of(&fixture("tale"));
-    std::fs::write(card.path().join("README.md"), "---\nlanguage: en\nlicense: \"mit\"\n---\n# Tale\n").unwrap();
-    assert_eq!(parsed(&run(fireside(["info", &name_of(card.path()), "--json"])).answer())["license"], "mit");
-}
-
-#[test]
-fn completions_are_there_for_every_shell() {
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = run(fireside(["completions", shell])).answer();
-        assert!(script.contains("num-return-sequences") && script.contains("fireside"), "{shell}");
-    }
-}
-
-#[test]
 fn a_setting_without_effect_is_a_warning_and_changes_nothing() {
     let check = |flags: &[&str], base: &[&str], setting: &str| {
         let tale = model("tale");
@@ -557,160 +433,4 @@ fn a_setting_without_effect_is_a_warning_and_changes_nothing() {
     check(&["--min-new-tokens", "5"], &["--do-sample=false", "--ignore-eos"], "min_new_tokens");
     check(&["--eos-token-id", "5"], &["--do-sample=false", "--ignore-eos"], "eos_token_id");
     check(&["--length-penalty", "2"], &["--seed", "1"], "length_penalty");
-}
-
-#[test]
-fn nothing_is_coloured_without_a_terminal_or_with_no_color() {
-    let tale = model("tale");
-    let lines: [&[&str]; 6] = [
-        &["--help"],
-        &["generate", "--help"],
-        &["nonsense"],
-        &["generate", "-m", "nonsense", "x"],
-        &["generate", "-m", &tale, "-v", "--do-sample=false", "--top-k", "3", "-n", "3", "x"],
-        &["info", &tale],
-    ];
-    for args in lines {
-        for no_color in ["", "1"] {
-            let mut command = fireside(args);
-            command.env("NO_COLOR", no_color).env("TERM", "xterm-256color");
-            let Outcome { stdout, stderr, .. } = run(command);
-            assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "{args:?}");
-        }
-    }
-}
-
-#[test]
-fn a_missing_environment_changes_nothing() {
-    let expected = run(greedy(&["-n", "10", PROMPT])).answer();
-    let mut command = greedy(&["-n", "10", PROMPT]);
-    for name in ["HOME", "USER", "PATH", "TERM", "LANG", "XDG_CACHE_HOME", "TMPDIR"] {
-        command.env_remove(name);
-    }
-    assert_eq!(run(command).answer(), expected);
-}
-
-#[test]
-fn bad_usage_exits_with_2_and_says_so_on_stderr() {
-    for args in [
-        &["nonsense"][..],
-        &["generate", "--nonsense", "x"],
-        &[],
-        &["completions", "nonsense"],
-        &["generate", "--details", "x"],
-        &["generate", "--json", "--stream", "x"],
-    ] {
-        let outcome = run(fireside(args));
-        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
-        assert!(!outcome.stderr.is_empty(), "{args:?}");
-    }
-    let help = run(fireside(["--help"])).answer();
-    for verb in ["generate", "tokenize", "score", "info", "completions"] {
-        assert!(help.contains(verb), "{verb}");
-    }
-    assert!(run(fireside(["--version"])).answer().starts_with("fireside "));
-}
-
-/// A copy of the tiny model with room for so many tokens that a text of them takes many seconds.
-fn long_winded() -> tempfile::TempDir {
-    const CONTEXT: usize = 50_000;
-    let folder = copy_of(&fixture("tale"));
-    let config = folder.path().join("config.json");
-    let mut json = parsed(&std::fs::read_to_string(&config).unwrap());
-    json["n_positions"] = json!(CONTEXT);
-    std::fs::write(config, json.to_string()).unwrap();
-    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
-        let wpe = tensors.iter_mut().find(|(name, _)| name.ends_with("wpe.weight")).expect("positions").1;
-        wpe.data.resize(CONTEXT * wpe.shape[1] * 4, 0);
-        wpe.shape[0] = CONTEXT;
-    });
-    folder
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_keeps_what_was_printed_and_exits_with_130() {
-    let folder = long_winded();
-    let name = name_of(folder.path());
-    let mut command = fireside(["generate", "-m", &name, "-n", "49000", "--ignore-eos", "--seed", "3", PROMPT]);
-    command.env("FIRESIDE_KERNELS", "scalar");
-    let mut child = piped(&mut command);
-    let mut stdout = child.stdout.take().expect("a pipe");
-    let mut printed = vec![0; PROMPT.len() + 200];
-    stdout.read_exact(&mut printed).expect("a text");
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(sent.success());
-    stdout.read_to_end(&mut printed).expect("the rest");
-    let output = child.wait_with_output().expect("an end");
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(130), ""));
-    let printed = String::from_utf8(printed).expect("whole characters");
-    assert!(printed.starts_with(PROMPT) && printed.len() < 40_000, "{} bytes", printed.len());
-}
-
-#[cfg(unix)]
-#[test]
-fn a_reader_that_has_enough_ends_the_program_quietly() {
-    let folder = long_winded();
-    let name = name_of(folder.path());
-    let lines: [&[&str]; 3] = [
-        &["generate", "-m", &name, "-n", "49000", "--ignore-eos", PROMPT],
-        &["tokenize", "-m", &name, "--ids", "-"],
-        &["completions", "bash"],
-    ];
-    for args in lines {
-        let mut child = piped(&mut fireside(args));
-        let mut stdin = child.stdin.take().expect("a pipe");
-        // Ids that no pipe's buffer holds; the other commands read no stdin.
-        let writer = std::thread::spawn(move || drop(stdin.write_all(&b"zq".repeat(200_000))));
-        let mut stdout = child.stdout.take().expect("a pipe");
-        stdout.read_exact(&mut [0; 8]).expect("a first word");
-        drop(stdout);
-        let output = child.wait_with_output().expect("an end");
-        writer.join().unwrap();
-        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{args:?}");
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn an_answer_that_cannot_be_written_is_an_error() {
-    let tale = model("tale");
-    let program = env!("CARGO_BIN_EXE_fireside");
-    let lines = [
-        format!("generate -m '{tale}' -n 5 hello"),
-        format!("generate -m '{tale}' -n 5 --json hello"),
-        format!("tokenize -m '{tale}' hello"),
-        format!("score -m '{tale}' hello"),
-        format!("info '{tale}'"),
-        "completions bash".to_owned(),
-    ];
-    for line in lines {
-        for (redirection, reason) in [(">/dev/full", "No space left"), (">&-", "stdout is closed")] {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("exec '{program}' {line} {redirection}")]);
-            let outcome = run(shell);
-            assert_eq!(outcome.code, Some(1), "{line} {redirection}: {outcome:?}");
-            assert!(
-                outcome.stderr.starts_with("error: cannot write the answer") && outcome.stderr.contains(reason),
-                "{}",
-                outcome.stderr
-            );
-        }
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn closed_stdin_and_stderr_are_survived() {
-    let tale = model("tale");
-    let program = env!("CARGO_BIN_EXE_fireside");
-    let check = |line: &str, code: i32| {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("exec '{program}' {line}")]);
-        assert_eq!(run(shell).code, Some(code), "{line}");
-    };
-    check(&format!("generate -m '{tale}' -n 2 hello <&-"), 0);
-    check(&format!("generate -m '{tale}' -n 2 <&-"), 2);
-    check(&format!("generate -m '{tale}' -v -n 2 hello 2>&-"), 0);
-    check("generate -m nonsense hello 2>&-", 1);
 }

@@ -1,9 +1,21 @@
 //! Everything that a user can see, checked against something that this project did not write.
 
 #[cfg(feature = "cli")]
+mod bad_config;
+#[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
+mod bad_tokenizer;
+#[cfg(feature = "cli")]
+mod bad_weights;
+#[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_shell;
+#[cfg(feature = "cli")]
+mod cli_verbs;
+#[cfg(feature = "cli")]
+mod damage;
 mod generate;
 mod models;
 #[cfg(feature = "cli")]

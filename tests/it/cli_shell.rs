@@ -1,0 +1,166 @@
+//! The commands among other programs: terminals, pipes, signals, full disks.
+
+use std::io::{Read, Write};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cli::{PROMPT, greedy, parsed};
+use crate::program::{Outcome, edit_tensors, fireside, piped, run};
+use crate::support::{copy_of, fixture, model, name_of};
+
+#[test]
+fn nothing_is_coloured_without_a_terminal_or_with_no_color() {
+    let tale = model("tale");
+    let lines: [&[&str]; 6] = [
+        &["--help"],
+        &["generate", "--help"],
+        &["nonsense"],
+        &["generate", "-m", "nonsense", "x"],
+        &["generate", "-m", &tale, "-v", "--do-sample=false", "--top-k", "3", "-n", "3", "x"],
+        &["info", &tale],
+    ];
+    for args in lines {
+        for no_color in ["", "1"] {
+            let mut command = fireside(args);
+            command.env("NO_COLOR", no_color).env("TERM", "xterm-256color");
+            let Outcome { stdout, stderr, .. } = run(command);
+            assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_environment_changes_nothing() {
+    let expected = run(greedy(&["-n", "10", PROMPT])).answer();
+    let mut command = greedy(&["-n", "10", PROMPT]);
+    for name in ["HOME", "USER", "PATH", "TERM", "LANG", "XDG_CACHE_HOME", "TMPDIR"] {
+        command.env_remove(name);
+    }
+    assert_eq!(run(command).answer(), expected);
+}
+
+#[test]
+fn bad_usage_exits_with_2_and_says_so_on_stderr() {
+    for args in [
+        &["nonsense"][..],
+        &["generate", "--nonsense", "x"],
+        &[],
+        &["completions", "nonsense"],
+        &["generate", "--details", "x"],
+        &["generate", "--json", "--stream", "x"],
+    ] {
+        let outcome = run(fireside(args));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(!outcome.stderr.is_empty(), "{args:?}");
+    }
+    let help = run(fireside(["--help"])).answer();
+    for verb in ["generate", "tokenize", "score", "info", "completions"] {
+        assert!(help.contains(verb), "{verb}");
+    }
+    assert!(run(fireside(["--version"])).answer().starts_with("fireside "));
+}
+
+/// A copy of the tiny model with room for so many tokens that a text of them takes many seconds.
+fn long_winded() -> tempfile::TempDir {
+    const CONTEXT: usize = 50_000;
+    let folder = copy_of(&fixture("tale"));
+    let config = folder.path().join("config.json");
+    let mut json = parsed(&std::fs::read_to_string(&config).unwrap());
+    json["n_positions"] = json!(CONTEXT);
+    std::fs::write(config, json.to_string()).unwrap();
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let wpe = tensors.iter_mut().find(|(name, _)| name.ends_with("wpe.weight")).expect("positions").1;
+        wpe.data.resize(CONTEXT * wpe.shape[1] * 4, 0);
+        wpe.shape[0] = CONTEXT;
+    });
+    folder
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_what_was_printed_and_exits_with_130() {
+    let folder = long_winded();
+    let name = name_of(folder.path());
+    let mut command = fireside(["generate", "-m", &name, "-n", "49000", "--ignore-eos", "--seed", "3", PROMPT]);
+    command.env("FIRESIDE_KERNELS", "scalar");
+    let mut child = piped(&mut command);
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let mut printed = vec![0; PROMPT.len() + 200];
+    stdout.read_exact(&mut printed).expect("a text");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    stdout.read_to_end(&mut printed).expect("the rest");
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(130), ""));
+    let printed = String::from_utf8(printed).expect("whole characters");
+    assert!(printed.starts_with(PROMPT) && printed.len() < 40_000, "{} bytes", printed.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_enough_ends_the_program_quietly() {
+    let folder = long_winded();
+    let name = name_of(folder.path());
+    let lines: [&[&str]; 3] = [
+        &["generate", "-m", &name, "-n", "49000", "--ignore-eos", PROMPT],
+        &["tokenize", "-m", &name, "--ids", "-"],
+        &["completions", "bash"],
+    ];
+    for args in lines {
+        let mut child = piped(&mut fireside(args));
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // Ids that no pipe's buffer holds; the other commands read no stdin.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&b"zq".repeat(200_000))));
+        let mut stdout = child.stdout.take().expect("a pipe");
+        stdout.read_exact(&mut [0; 8]).expect("a first word");
+        drop(stdout);
+        let output = child.wait_with_output().expect("an end");
+        writer.join().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let tale = model("tale");
+    let program = env!("CARGO_BIN_EXE_fireside");
+    let lines = [
+        format!("generate -m '{tale}' -n 5 hello"),
+        format!("generate -m '{tale}' -n 5 --json hello"),
+        format!("tokenize -m '{tale}' hello"),
+        format!("score -m '{tale}' hello"),
+        format!("info '{tale}'"),
+        "completions bash".to_owned(),
+    ];
+    for line in lines {
+        for (redirection, reason) in [(">/dev/full", "No space left"), (">&-", "stdout is closed")] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("exec '{program}' {line} {redirection}")]);
+            let outcome = run(shell);
+            assert_eq!(outcome.code, Some(1), "{line} {redirection}: {outcome:?}");
+            assert!(
+                outcome.stderr.starts_with("error: cannot write the answer") && outcome.stderr.contains(reason),
+                "{}",
+                outcome.stderr
+            );
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_stdin_and_stderr_are_survived() {
+    let tale = model("tale");
+    let program = env!("CARGO_BIN_EXE_fireside");
+    let check = |line: &str, code: i32| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec '{program}' {line}")]);
+        assert_eq!(run(shell).code, Some(code), "{line}");
+    };
+    check(&format!("generate -m '{tale}' -n 2 hello <&-"), 0);
+    check(&format!("generate -m '{tale}' -n 2 <&-"), 2);
+    check(&format!("generate -m '{tale}' -v -n 2 hello 2>&-"), 0);
+    check("generate -m nonsense hello 2>&-", 1);
+}

@@ -1,0 +1,130 @@
+//! The verbs beside `generate`: tokenize, score, info, completions.
+
+use serde_json::{Value, json};
+
+use crate::cli::{PROMPT, parsed, text};
+use crate::program::{fireside, run, run_with};
+use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
+
+#[test]
+fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
+    let (tale, fixture) = (model("tale"), json("tokens.json"));
+    let tokenize = |args: &[&str], stdin: &str| {
+        run_with(fireside([&["tokenize", "--model", &tale], args].concat()), stdin.as_bytes()).answer()
+    };
+    let words = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    for case in cases(&fixture).iter().step_by(3) {
+        let (input, expected) = (text(&case["text"]), ids(&case["ids"]));
+        assert_eq!(tokenize(&["--ids", "-"], input), format!("{}\n", words(&expected)), "{input:?}");
+        assert_eq!(tokenize(&["--decode"], &words(&expected)), format!("{}\n", text(&case["decoded"])), "{input:?}");
+    }
+    for case in fixture["random_ids"].as_array().expect("a list").iter().step_by(4) {
+        let ids = words(&ids(&case["ids"]));
+        assert_eq!(tokenize(&["--decode", &ids], ""), format!("{}\n", text(&case["decoded"])));
+        assert_eq!(
+            tokenize(&["--decode", "--no-special-tokens", &ids], ""),
+            format!("{}\n", text(&case["decoded_without_special"]))
+        );
+    }
+}
+
+#[test]
+fn tokenize_prints_pieces_ids_a_count_or_json() {
+    let tale = model("tale");
+    let check = |args: &[&str], expected: &str| {
+        assert_eq!(run(fireside([&["tokenize", "--model", &tale], args].concat())).answer(), expected, "{args:?}");
+    };
+    let lines = " 39  \"H\"\n312  \"el\"\n 75  \"l\"\n 78  \"o\"\n343  \" W\"\n281  \"or\"\n 75  \"l\"\n 67  \"d\"\n";
+    check(&["Hello World"], lines);
+    check(&["Hello", "World"], lines);
+    check(&["--no-special-tokens", "Hello World"], lines);
+    check(&["--ids", "Hello World"], "39 312 75 78 343 281 75 67\n");
+    check(&["--count", "Hello World"], "8\n");
+    check(&["--count", ""], "0\n");
+    let expected = json!({
+        "ids": [39, 312, 75, 78, 343, 281, 75, 67], "tokens": ["H", "el", "l", "o", "ĠW", "or", "l", "d"],
+        "pieces": ["H", "el", "l", "o", " W", "or", "l", "d"], "count": 8,
+    });
+    check(&["--json", "Hello World"], &format!("{expected}\n"));
+    check(
+        &["--json", "--decode", "39,312, 512"],
+        &format!("{}\n", json!({ "ids": [39, 312, 512], "text": "Hel<|endoftext|>", "count": 3 })),
+    );
+    check(&["--decode", "--no-special-tokens", "39 312 512"], "Hel\n");
+}
+
+#[test]
+fn score_is_the_perplexity_of_transformers() {
+    let (tale, fixture) = (model("tale"), json("perplexity.json"));
+    let score = |command: &str, args: &[&str]| {
+        run_with(fireside([&[command, "--model", &tale], args].concat()), text(&fixture["text"]).as_bytes()).answer()
+    };
+    for case in cases(&fixture).iter().filter(|case| case["total_tokens"] == json!(ids(&fixture["ids"]).len())) {
+        let (window, stride) = (case["window"].to_string(), case["stride"].to_string());
+        let expected = case["exact"]["perplexity"].as_f64().expect("a number");
+        let answer = parsed(&score("score", &["--window", &window, "--stride", &stride, "--json"]));
+        let found = answer["perplexity"].as_f64().expect("a number");
+        assert!(
+            (found / expected - 1.0).abs() < 1e-4,
+            "window {window}, stride {stride}: {found}, expected {expected}"
+        );
+        assert_eq!(answer["scored_tokens"], case["exact"]["tokens"]);
+        let printed = score("perplexity", &["--window", &window, "--stride", &stride]);
+        let printed: f64 = printed
+            .lines()
+            .next()
+            .and_then(|line| line.split_whitespace().last())
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
+        assert!((printed / expected - 1.0).abs() < 1e-4, "{printed}");
+    }
+    let top = parsed(&run(fireside(["score", "-m", &tale, "--json", "--top-logprobs", "3", PROMPT])).answer());
+    assert_eq!(top["tokens"][0]["logprob"], Value::Null);
+    assert_eq!(top["tokens"][1]["top"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn info_tells_what_a_model_is_and_needs() {
+    let tale = model("tale");
+    let answer = parsed(&run(fireside(["info", &tale, "--json"])).answer());
+    for (field, expected) in [
+        ("architecture", json!("gpt2")),
+        ("parameters", json!(58272)),
+        ("dtypes", json!(["f32"])),
+        ("layers", json!(2)),
+        ("vocab_size", json!(513)),
+        ("context", json!(512)),
+        ("tokenizer", json!("byte-level BPE, 513 tokens")),
+        ("license", Value::Null),
+        ("weight_bytes", json!(58272 * 4)),
+        ("cache_bytes_per_token", json!(2 * 2 * 32 * 4)),
+        ("memory_bytes", json!(58272 * 4 + 512 * 2 * 2 * 32 * 4)),
+        ("defaults", json!({ "eos_token_id": 512 })),
+    ] {
+        assert_eq!(answer[field], expected, "{field}");
+    }
+    let text = run(fireside(["info", &tale])).answer();
+    for word in [
+        "gpt2",
+        "58.3K (f32)",
+        "512 tokens",
+        "byte-level BPE, 513 tokens",
+        "495.2 KB",
+        "licence",
+        "eos_token_id=512",
+        "cpu (",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let card = copy_of(&fixture("tale"));
+    std::fs::write(card.path().join("README.md"), "---\nlanguage: en\nlicense: \"mit\"\n---\n# Tale\n").unwrap();
+    assert_eq!(parsed(&run(fireside(["info", &name_of(card.path()), "--json"])).answer())["license"], "mit");
+}
+
+#[test]
+fn completions_are_there_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(fireside(["completions", shell])).answer();
+        assert!(script.contains("num-return-sequences") && script.contains("fireside"), "{shell}");
+    }
+}
