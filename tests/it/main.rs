@@ -16,6 +16,8 @@ mod cli_shell;
 mod cli_verbs;
 #[cfg(feature = "cli")]
 mod damage;
+#[cfg(feature = "ember")]
+mod ember;
 mod generate;
 mod models;
 #[cfg(feature = "cli")]

@@ -26,6 +26,7 @@ PARTS = [
     "tokens",
     "gpt2_vocab",
     "full_size",
+    "ember",
 ]
 
 
