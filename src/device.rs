@@ -1,5 +1,6 @@
 //! Where the arithmetic runs: which device, which kernels, how many threads.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl Compute {
             hint: "ask for fewer with `--threads`".to_owned(),
         })?;
         let device = open_device(choice)?;
-        let kernels = if device.is_cpu() { chosen_kernels()? } else { None };
+        let kernels = chosen_kernels(choice, std::env::var_os("FIRESIDE_KERNELS").as_deref())?;
         Ok(Compute { device, kernels, pool: Arc::new(pool) })
     }
 
@@ -75,15 +76,22 @@ impl Compute {
     }
 }
 
-/// The environment's choice of kernels, or the best that this processor runs.
-fn chosen_kernels() -> Result<Option<&'static Kernels>> {
-    let named = std::env::var("FIRESIDE_KERNELS").ok();
-    match named.as_deref() {
-        Some("candle") => Ok(None),
-        name => kernels::select(name).map(Some).map_err(|error| Error::Device {
-            problem: format!("`FIRESIDE_KERNELS` is {}: {error}", quote(name.unwrap_or_default())),
-            hint: "unset it to let the processor decide; `candle` runs candle's own operations".to_owned(),
+/// The kernels that the environment names, or the best that this processor runs. An empty name is none.
+fn chosen_kernels(choice: DeviceChoice, named: Option<&OsStr>) -> Result<Option<&'static Kernels>> {
+    let named = named.filter(|name| !name.is_empty()).map(OsStr::to_string_lossy);
+    let wrong = |problem: String, hint: &str| Error::Device {
+        problem: format!("`FIRESIDE_KERNELS` is {}: {problem}", quote(named.as_deref().unwrap_or_default())),
+        hint: hint.to_owned(),
+    };
+    match (choice, named.as_deref()) {
+        (DeviceChoice::Cpu, Some("candle")) => Ok(None),
+        (DeviceChoice::Cpu, name) => kernels::select(name).map(Some).map_err(|problem| {
+            wrong(problem.to_string(), "unset it to let the processor decide; `candle` runs candle's own operations")
         }),
+        (DeviceChoice::Cuda(_) | DeviceChoice::Metal, None) => Ok(None),
+        (DeviceChoice::Cuda(_) | DeviceChoice::Metal, Some(_)) => {
+            Err(wrong("it chooses among the processor's kernels".to_owned(), "unset it, or use `--device cpu`"))
+        }
     }
 }
 
@@ -105,5 +113,32 @@ fn unusable(name: &str, error: &candle_core::Error) -> Error {
     Error::Device {
         problem: format!("cannot open the device `{name}`: {error}"),
         hint: "use `--device cpu`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::{DeviceChoice, chosen_kernels};
+
+    #[test]
+    fn kernels_are_chosen_on_the_processor_and_refused_elsewhere() {
+        let check = |choice, named: Option<&str>, expected: Result<Option<&str>, &str>| {
+            let found = chosen_kernels(choice, named.map(OsStr::new));
+            let found = found.map(|kernels| kernels.map(|kernels| kernels.name())).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{choice:?} {named:?}");
+        };
+        let best = Ok(Some(crate::kernels::best().name()));
+        check(DeviceChoice::Cpu, None, best);
+        check(DeviceChoice::Cpu, Some(""), best);
+        check(DeviceChoice::Cpu, Some("scalar"), Ok(Some("scalar")));
+        check(DeviceChoice::Cpu, Some("candle"), Ok(None));
+        let refused = Err("`FIRESIDE_KERNELS` is `scalar`: it chooses among the processor's kernels");
+        for gpu in [DeviceChoice::Cuda(0), DeviceChoice::Metal] {
+            check(gpu, None, Ok(None));
+            check(gpu, Some(""), Ok(None));
+            check(gpu, Some("scalar"), refused);
+        }
     }
 }

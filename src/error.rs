@@ -83,9 +83,17 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// One prompt of a batch failed.
+    #[error("prompt {} of the batch: {error}", request + 1)]
+    Request {
+        /// Which one, from 0.
+        request: usize,
+        /// What went wrong.
+        error: Box<Error>,
+    },
     /// candle failed where no input of a user should make it fail.
     #[error("a tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -104,13 +112,21 @@ impl Error {
             Error::NothingLeft { .. } => {
                 Some("allow more: shorten `suppress_tokens` and `bad_words`, or raise `no_repeat_ngram_size`")
             }
+            Error::Request { error, .. } => error.hint(),
             Error::Tensor(_) => None,
         }
     }
 
     /// True where the request is at fault and not the model or the machine: exit code 2 rather than 1.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::Setting { .. } | Error::Prompt { .. })
+        match self {
+            Error::Request { error, .. } => error.is_usage(),
+            other => matches!(other, Error::Setting { .. } | Error::Prompt { .. }),
+        }
+    }
+
+    pub(crate) fn of_request(self, request: usize) -> Self {
+        Error::Request { request, error: Box::new(self) }
     }
 
     pub(crate) fn file(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -127,6 +143,12 @@ impl Error {
 
     pub(crate) fn prompt(problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Prompt { problem: line(&problem.into()), hint: line(&hint.into()) }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Error::Tensor(Box::new(error))
     }
 }
 
@@ -147,7 +169,7 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Control characters escaped, and no more than `longest` characters of the text.
+/// What drives a terminal escaped, and no more than `longest` characters of the text.
 fn printable(text: &str, longest: usize) -> String {
     let mut printable = String::with_capacity(text.len().min(longest));
     for (count, c) in text.chars().enumerate() {
@@ -155,13 +177,18 @@ fn printable(text: &str, longest: usize) -> String {
             printable.push('…');
             break;
         }
-        if c.is_control() {
+        if c.is_control() || reorders_or_hides(c) {
             printable.extend(c.escape_default());
         } else {
             printable.push(c);
         }
     }
     printable
+}
+
+/// Characters that are not seen and change what is: directions of writing, joiners, line separators, byte-order marks.
+fn reorders_or_hides(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -173,5 +200,8 @@ mod tests {
         assert_eq!(quote("gpt2"), "`gpt2`");
         assert_eq!(quote("a\x1b[31m\nb"), "`a\\u{1b}[31m\\nb`");
         assert!(quote(&"x".repeat(1 << 20)).len() < 200);
+        assert_eq!(quote("safe\u{202e}txt.exe\u{2069}"), "`safe\\u{202e}txt.exe\\u{2069}`");
+        assert_eq!(quote("\u{feff}a\u{200b}\u{61c}\u{2028}"), "`\\u{feff}a\\u{200b}\\u{61c}\\u{2028}`");
+        assert_eq!(quote("日本語 é “ß” 🦊"), "`日本語 é “ß” 🦊`");
     }
 }

@@ -23,6 +23,7 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
+#[doc(hidden)]
 pub mod kernels;
 mod models;
 mod nn;

@@ -115,10 +115,10 @@ impl Source {
 fn in_folder(name: &str, folder: &Path) -> Result<Source> {
     let single = folder.join("model.safetensors");
     let index = folder.join("model.safetensors.index.json");
-    let weights = if index.is_file() {
-        WeightFiles::Sharded(Location::Disk(index))
-    } else if single.is_file() {
+    let weights = if single.is_file() {
         WeightFiles::Single(Location::Disk(single))
+    } else if index.is_file() {
+        WeightFiles::Sharded(Location::Disk(index))
     } else {
         return Err(Error::file(
             folder,

@@ -5,8 +5,15 @@ use serde_json::{Map, Value, json};
 
 use super::input::TextArgs;
 use super::model::{ModelArgs, describe, warn};
-use super::output::{Usage, answer, answer_json, figure};
-use crate::{Completion, Engine, Generation, Sampling, TokenLogprob};
+use super::output::{Usage, answer, answer_json, figure, token_json, warning};
+use crate::{Completion, Engine, Generation, Sampling};
+
+/// The examples of this verb as a command of its own.
+pub(super) const EXAMPLES: &str = "Examples:
+  generate \"Hello World\"
+  generate --temperature 0 -n 40 Once upon a time
+  generate --num-return-sequences 3 --seed 42 --json \"The king said\"
+  cat story.txt | generate --truncation=left --verbose";
 
 /// Continue a text
 #[derive(clap::Args)]
@@ -41,6 +48,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut engine = args.model.load()?;
     let mut generation = engine.generate(prompt, args.sampling.clone())?;
     warn(generation.warnings());
+    if !args.details {
+        warn_of_unshown(&args.sampling);
+    }
     let settings = generation.settings(0);
     let several = settings.num_return_sequences.unwrap_or(1) > 1;
     let searched = settings.num_beams.unwrap_or(1) > 1;
@@ -68,6 +78,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         print_timings(&generation);
     }
     Ok(())
+}
+
+/// Settings that ask for numbers which only the details have room for.
+fn warn_of_unshown(asked: &Sampling) {
+    for (setting, is_asked) in [
+        ("logprobs", asked.logprobs == Some(true)),
+        ("top_logprobs", asked.top_logprobs.is_some()),
+        ("prompt_logprobs", asked.prompt_logprobs == Some(true)),
+    ] {
+        if is_asked {
+            warning(format_args!("`{setting}` is shown only with `--json --details`"));
+        }
+    }
 }
 
 fn print_stream(generation: &mut Generation) -> Result<()> {
@@ -104,25 +127,16 @@ fn print_json(generation: &mut Generation, engine: &Engine, details: bool) -> Re
 }
 
 fn details_of(completion: &Completion, generation: &Generation, engine: &Engine) -> Value {
-    let token = |id: &u32, logprob: Option<&TokenLogprob>| {
-        let mut token = json!({ "id": id, "text": engine.tokenizer().decode(&[*id], false), "special": engine.tokenizer().is_special(*id) });
-        if let Some(logprob) = logprob {
-            token["logprob"] = json!(logprob.logprob);
-            if !logprob.top.is_empty() {
-                let top = logprob.top.iter().map(|(id, logprob)| json!({ "id": id, "text": engine.tokenizer().decode(&[*id], false), "logprob": logprob }));
-                token["top_tokens"] = top.collect();
-            }
-        }
-        token
-    };
     let timings = generation.timings();
+    let tokens = completion.tokens.iter().enumerate();
+    let tokens: Value = tokens.map(|(i, id)| token_json(engine.tokenizer(), *id, completion.logprobs.get(i))).collect();
     let mut details = json!({
         "finish_reason": completion.finish_reason,
         "prompt_tokens": generation.prompt_tokens(completion.request),
         "generated_tokens": completion.tokens.len(),
         "seed": generation.settings(completion.request).seed,
-        "tokens": completion.tokens.iter().enumerate().map(|(i, id)| token(id, completion.logprobs.get(i))).collect::<Value>(),
-        "settings": set(generation),
+        "tokens": tokens,
+        "settings": in_force(generation, completion.request),
         "timings": {
             "load_ms": engine.info().load_time.as_secs_f64() * 1e3,
             "prefill_ms": timings.prefill.as_secs_f64() * 1e3,
@@ -131,7 +145,7 @@ fn details_of(completion: &Completion, generation: &Generation, engine: &Engine)
     });
     let prompt = generation.prompt_logprobs(completion.request);
     if !prompt.is_empty() {
-        details["prefill"] = prompt.iter().map(|logprob| token(&logprob.token, Some(logprob))).collect();
+        details["prefill"] = prompt.iter().map(|seen| token_json(engine.tokenizer(), seen.token, Some(seen))).collect();
     }
     if let Some(score) = completion.score {
         details["score"] = json!(score);
@@ -139,16 +153,16 @@ fn details_of(completion: &Completion, generation: &Generation, engine: &Engine)
     details
 }
 
-/// The settings that are in force.
-fn set(generation: &Generation) -> Map<String, Value> {
-    match serde_json::to_value(generation.settings(0)) {
+/// The settings that a request runs by.
+fn in_force(generation: &Generation, request: usize) -> Map<String, Value> {
+    match serde_json::to_value(generation.settings(request)) {
         Ok(Value::Object(all)) => all.into_iter().filter(|(_, value)| !value.is_null()).collect(),
         _ => Map::new(),
     }
 }
 
 fn one_line(generation: &Generation) -> String {
-    set(generation).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    in_force(generation, 0).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 fn print_timings(generation: &Generation) {

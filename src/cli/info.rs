@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::model::{MachineArgs, bytes, count};
+use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
 use crate::EMBEDDED;
 
@@ -11,11 +11,15 @@ use crate::EMBEDDED;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   fireside info
-  fireside info ./gpt2 --json")]
+  fireside info ./gpt2 --json
+  fireside info --model ./gpt2 --dtype bf16 --context 256")]
 pub(super) struct Args {
-    /// The model: `ember` (inside the program), a folder, or a .safetensors file
-    #[arg(value_name = "MODEL", default_value = EMBEDDED)]
-    model: String,
+    /// The model: `ember` (inside the program), a folder, or a .safetensors file [default: ember]
+    #[arg(value_name = "MODEL")]
+    named: Option<String>,
+    /// The same, as the other verbs take it
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "named", help_heading = "Model")]
+    model: Option<String>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Print JSON
@@ -24,7 +28,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let engine = args.machine.load(&args.model)?;
+    let model = args.named.or(args.model);
+    let engine = args.machine.load(model.as_deref().unwrap_or(EMBEDDED))?;
+    warn(engine.warnings());
     let info = engine.info();
     let cache = info.cache_bytes_per_token * info.context;
     if args.json {

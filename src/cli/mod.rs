@@ -14,6 +14,7 @@ mod tokenize;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -41,7 +42,7 @@ enum Verb {
 
 /// Continue a text: `fireside generate` under its own name
 #[derive(Parser)]
-#[command(name = "generate", version, styles = STYLES, about = "Continue a text")]
+#[command(name = "generate", version, styles = STYLES, about = "Continue a text", after_help = generate::EXAMPLES)]
 struct Generate {
     #[command(flatten)]
     args: generate::Args,
@@ -55,8 +56,7 @@ const STYLES: Styles = Styles::styled()
 
 /// Runs the command `fireside`.
 pub fn fireside() -> ExitCode {
-    let parsed: Fireside = parse();
-    output::finish(match parsed.verb {
+    with_arguments(|parsed: Fireside| match parsed.verb {
         Verb::Generate(args) => generate::run(*args),
         Verb::Tokenize(args) => tokenize::run(args),
         Verb::Score(args) => score::run(args),
@@ -67,15 +67,21 @@ pub fn fireside() -> ExitCode {
 
 /// Runs the command `generate`.
 pub fn generate() -> ExitCode {
-    let parsed: Generate = parse();
-    output::finish(generate::run(parsed.args))
+    with_arguments(|parsed: Generate| generate::run(parsed.args))
 }
 
-/// Parses the arguments, or says what is wrong with them and exits as clap does: 2 for errors, 0 for `--help`.
-fn parse<C: CommandFactory + FromArgMatches>() -> C {
+/// Parses the arguments and runs the command, or says what is wrong with them and exits with 2. `--help` and `--version`
+/// are answers like any other.
+fn with_arguments<C: CommandFactory + FromArgMatches>(run: impl FnOnce(C) -> Result<()>) -> ExitCode {
     output::on_interrupt_exit();
-    let matches = complete(C::command()).get_matches();
-    C::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut C::command()).exit())
+    let parsed = complete(C::command())
+        .try_get_matches()
+        .and_then(|matches| C::from_arg_matches(&matches).map_err(|error| error.format(&mut C::command())));
+    match parsed {
+        Ok(parsed) => output::finish(run(parsed)),
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(page) => output::finish(output::answer_page(&page)),
+    }
 }
 
 /// `--temperature -1` is a wrong temperature and no unknown flag; `-5 degrees` is a text.
@@ -87,7 +93,12 @@ fn complete(command: clap::Command) -> clap::Command {
     command.mut_args(takes_negative_numbers).mut_subcommands(|verb| verb.mut_args(takes_negative_numbers))
 }
 
-/// All of the command line, for completions and for the tests that hold it against the documentation.
+/// All of `fireside`'s command line, for completions and for the tests that hold it against the documentation.
 pub fn command() -> clap::Command {
     complete(Fireside::command())
+}
+
+/// All of `generate`'s command line.
+pub fn generate_command() -> clap::Command {
+    complete(Generate::command())
 }

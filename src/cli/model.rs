@@ -61,7 +61,7 @@ pub(super) fn describe(engine: &Engine) {
         "model",
         format_args!(
             "{}: {}, {} parameters, {}",
-            info.name,
+            crate::error::line(&info.name),
             info.architecture,
             count(info.parameters),
             info.dtypes.join(" + ")

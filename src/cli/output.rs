@@ -1,10 +1,14 @@
 //! The answer on stdout, everything else on stderr, and the exit code.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::{TokenLogprob, Tokenizer};
 
 /// Exit code of a command that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -24,6 +28,32 @@ pub(super) fn answer_json(value: &impl serde::Serialize) -> Result<()> {
     answer(&format!("{}\n", serde_json::to_string(value)?))
 }
 
+/// Writes a page that clap made, `--help` or `--version`.
+pub(super) fn answer_page(page: &clap::Error) -> Result<()> {
+    answer("")?;
+    page.print().and_then(|()| io::stdout().flush()).context("cannot write the answer")
+}
+
+/// A token as JSON, the same in every verb: its id, name in the vocabulary and text, and how likely it was where that is
+/// known. Alone, a token that is part of a character has no text of its own, and its name tells it from others.
+pub(super) fn token_json(tokenizer: &Tokenizer, id: u32, seen: Option<&TokenLogprob>) -> Value {
+    let names = |id: u32| json!({ "id": id, "token": tokenizer.name(id), "text": tokenizer.decode(&[id], false) });
+    let mut token = names(id);
+    token["special"] = json!(tokenizer.is_special(id));
+    if let Some(seen) = seen {
+        token["logprob"] = json!(seen.logprob);
+        if !seen.top.is_empty() {
+            let top = seen.top.iter().map(|(id, logprob)| {
+                let mut token = names(*id);
+                token["logprob"] = json!(logprob);
+                token
+            });
+            token["top_tokens"] = top.collect();
+        }
+    }
+    token
+}
+
 /// Something that the user should know and that stops nothing.
 pub(super) fn warning(text: impl Display) {
     note(&format!("{} {text}", paint("warning:", "33;1")));
@@ -39,11 +69,19 @@ fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Colour on a terminal, unless `NO_COLOR` is set or the terminal has none.
+/// Coloured for whoever looks at stderr.
 fn paint(text: &str, code: &str) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if plain || !io::stderr().is_terminal() { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
+    let variable = |name| std::env::var_os(name);
+    if is_coloured(io::stderr().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref()) {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Colour on a terminal, unless `NO_COLOR` is set or the terminal has none.
+fn is_coloured(terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
 /// Says how it went.
@@ -98,17 +136,17 @@ pub(super) fn on_interrupt_exit() {
 
 /// True where the shell started us with `>&-`. Rust opens /dev/null in its place before `main`, so that writes succeed
 /// and an answer would be lost in silence; the look before that is the one thing here that needs the linker's help.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 fn stdout_was_closed() -> bool {
     closed_stdout::found()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn stdout_was_closed() -> bool {
     false
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod closed_stdout {
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -119,7 +157,7 @@ mod closed_stdout {
     }
 
     extern "C" fn look() {
-        const F_GETFD: i32 = 1; // fcntl.h, the same on every Linux
+        const F_GETFD: i32 = 1; // fcntl.h, the same on Linux and macOS
         #[allow(unsafe_code)]
         unsafe extern "C" {
             fn fcntl(fd: i32, command: i32, ...) -> i32;
@@ -134,6 +172,30 @@ mod closed_stdout {
     // `look` needs nothing that is set up later.
     #[allow(unsafe_code)]
     #[used]
-    #[unsafe(link_section = ".init_array")]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+    #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func,mod_init_funcs"))]
     static LOOK: extern "C" fn() = look;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::is_coloured;
+
+    #[test]
+    fn colour_is_for_terminals_that_have_it_and_users_who_want_it() {
+        let check = |terminal, no_color: Option<&str>, term: Option<&str>, expected| {
+            let found = is_coloured(terminal, no_color.map(OsStr::new), term.map(OsStr::new));
+            assert_eq!(found, expected, "{terminal} {no_color:?} {term:?}");
+        };
+        check(true, None, Some("xterm-256color"), true);
+        check(true, None, None, true); // Windows sets no TERM
+        check(true, Some(""), Some("xterm"), true); // no-color.org: only what is not empty counts
+        check(true, Some("1"), Some("xterm"), false);
+        check(true, Some("0"), Some("xterm"), false);
+        check(true, None, Some("dumb"), false);
+        check(false, None, Some("xterm"), false);
+        check(false, Some(""), None, false);
+    }
 }

@@ -1,10 +1,11 @@
 //! `fireside score`: perplexity and log-probabilities of a given text.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use super::input::TextArgs;
-use super::model::{ModelArgs, describe};
-use super::output::{answer, answer_json};
+use super::model::{ModelArgs, describe, warn};
+use super::output::{answer, answer_json, token_json};
 use crate::ScoreOptions;
 
 /// Say how likely a model finds a text: perplexity, bits per byte, log-probabilities
@@ -38,13 +39,29 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let text = args.text.read()?;
     let mut engine = args.model.load()?;
+    warn(engine.warnings());
     if args.verbose {
         describe(&engine);
     }
     let options = ScoreOptions { window: args.window, stride: args.stride, top_logprobs: args.top_logprobs };
     let score = engine.score(text, options)?;
+    ensure!(
+        score.perplexity.is_finite() && score.bits_per_byte.is_finite(),
+        "the perplexity is too large for a number: {:e} nats over {} tokens",
+        score.nll,
+        score.scored_tokens
+    );
     if args.json {
-        return answer_json(&score);
+        let tokens = score.tokens.iter().map(|seen| token_json(engine.tokenizer(), seen.token, Some(seen)));
+        return answer_json(&json!({
+            "tokens": tokens.collect::<Value>(),
+            "scored_tokens": score.scored_tokens,
+            "nll": score.nll,
+            "perplexity": score.perplexity,
+            "bits_per_byte": score.bits_per_byte,
+            "window": score.window,
+            "stride": score.stride,
+        }));
     }
     answer(&format!(
         "perplexity    {:.4}\nbits per byte {:.4}\ntokens        {} scored of {}, windows of {} every {}\n",

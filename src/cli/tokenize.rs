@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_special_tokens: bool,
     /// Print JSON: ids, names in the vocabulary, pieces of text, count
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["ids", "count"])]
     json: bool,
 }
 

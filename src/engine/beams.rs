@@ -71,15 +71,14 @@ impl BeamSearch {
     }
 
     /// One step of the search; when it is the last, the pieces of the best texts.
-    pub(super) fn accept<'r>(
+    pub(super) fn accept(
         &mut self,
-        rows: impl Iterator<Item = &'r [f32]>,
+        rows: &[&[f32]],
         rules: &Rules,
-        pieces: &mut impl Extend<Piece>,
+        pieces: &mut Vec<Piece>,
         stream: impl Fn() -> TextStream,
     ) -> Result<()> {
-        let rows: Vec<&[f32]> = rows.collect();
-        let candidates = self.candidates(&rows, rules)?;
+        let candidates = self.candidates(rows, rules)?;
         let all_ended = candidates.iter().all(|(_, reason)| reason.is_some());
         let new = self.running[0].ids.len() + 1 - self.prompt_tokens;
         let may_finish = !(self.beams.early_stopping == EarlyStopping::True && self.finished.len() == self.beams.beams);

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Sampling;
 use super::settings::check_alone;
+use super::{EarlyStopping, Sampling};
 use crate::error::{Error, Result, quote};
 
 /// A model's own settings.
@@ -154,13 +154,23 @@ fn has_effect(name: &str, value: &Value) -> bool {
     }
 }
 
+/// New tokens where nobody sets a limit.
+pub(super) const PIPELINE_LIMIT: usize = 256;
+
 /// What transformers' text-generation pipeline does when nobody says anything.
 fn pipeline_defaults() -> Sampling {
     Sampling {
-        max_new_tokens: Some(256),
+        max_new_tokens: Some(PIPELINE_LIMIT),
         do_sample: Some(true),
         temperature: Some(0.7),
         top_k: Some(50),
+        num_return_sequences: Some(1),
+        num_beams: Some(1),
+        early_stopping: Some(EarlyStopping::False),
+        length_penalty: Some(1.0),
+        max_matching_ngram_size: Some(2),
+        return_full_text: Some(true),
+        skip_special_tokens: Some(true),
         ..Sampling::default()
     }
 }

@@ -1,6 +1,7 @@
 //! A generation in progress: an iterator of pieces, which does the work as it is asked for them.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,16 +9,17 @@ use super::load::Loaded;
 use super::piece::{Completion, Piece, TokenLogprob};
 use super::sampling::Sampling;
 use super::scheduler::{Task, Timings, step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Texts on their way. Each `next` gives one new token of one of them; dropping it stops the work.
 ///
-/// An error ends the prompt that it belongs to; in a batch the others go on.
+/// An error ends the prompt that it belongs to; in a batch the others go on. Prompts are counted from 0, in the order in
+/// which they were given; to ask for one that was not given is an error of the program and panics.
 pub struct Generation {
     loaded: Arc<Loaded>,
     tasks: Vec<Task>,
     prompts: Vec<PromptText>,
-    ready: VecDeque<Result<Piece>>,
+    ready: VecDeque<(usize, Result<Piece>)>,
     cancel: CancelHandle,
     warnings: Vec<String>,
     timings: Timings,
@@ -99,41 +101,55 @@ impl Generation {
         if self.tasks[request].rules.settings.return_full_text { &self.prompts[request].text } else { "" }
     }
 
-    /// Runs to the end: all texts of all prompts, in order. The first error ends it.
+    /// Runs to the end: all texts of all prompts, in order. The first error ends it; [`Generation::outcomes`] keeps the
+    /// texts of the other prompts.
     pub fn completions(&mut self) -> Result<Vec<Completion>> {
-        self.completions_with(|_| ())
+        self.outcomes().into_iter().collect::<Result<Vec<_>>>().map(|texts| texts.into_iter().flatten().collect())
     }
 
-    /// As [`Generation::completions`], and shows each piece on its way.
-    pub fn completions_with(&mut self, mut on_piece: impl FnMut(&Piece)) -> Result<Vec<Completion>> {
-        let mut texts = self.empty_completions();
-        for piece in self.by_ref() {
-            let piece = piece?;
-            on_piece(&piece);
-            if let Some(text) =
-                texts.iter_mut().find(|text| (text.request, text.sequence) == (piece.request, piece.sequence))
-            {
-                text.push(piece);
+    /// Runs to the end: for each prompt its texts, or what went wrong with it.
+    pub fn outcomes(&mut self) -> Vec<Result<Vec<Completion>>> {
+        self.outcomes_with(|_| ControlFlow::Continue(()))
+    }
+
+    pub(super) fn outcomes_with(
+        &mut self,
+        mut on_piece: impl FnMut(&Piece) -> ControlFlow<()>,
+    ) -> Vec<Result<Vec<Completion>>> {
+        let begin = |(request, task): (usize, &Task)| {
+            let leading = self.leading_text(request);
+            let count = task.rules.settings.num_return_sequences;
+            Ok((0..count).map(|sequence| Completion::begin(request, sequence, leading)).collect::<Vec<_>>())
+        };
+        let mut outcomes: Vec<Result<Vec<Completion>>> = self.tasks.iter().enumerate().map(begin).collect();
+        while let Some((request, piece)) = self.next_of() {
+            match piece {
+                Ok(piece) => {
+                    let flow = on_piece(&piece);
+                    if let Ok(texts) = &mut outcomes[request] {
+                        texts[piece.sequence].push(piece);
+                    }
+                    if flow.is_break() {
+                        self.cancel.cancel();
+                        break;
+                    }
+                }
+                Err(error) => outcomes[request] = Err(self.in_batch(request, error)),
             }
         }
-        Ok(texts)
+        if !self.cancel.is_cancelled() {
+            // A search among few allowed tokens may end with fewer texts than were asked for.
+            outcomes.iter_mut().flatten().for_each(|texts| texts.retain(|text| !text.tokens.is_empty()));
+        }
+        outcomes
     }
 
-    fn empty_completions(&self) -> Vec<Completion> {
-        let texts = |(request, task): (usize, &Task)| {
-            let leading = self.leading_text(request);
-            (0..task.rules.settings.num_return_sequences)
-                .map(move |sequence| Completion::begin(request, sequence, leading))
-                .collect::<Vec<_>>()
-        };
-        self.tasks.iter().enumerate().flat_map(texts).collect()
+    /// Names the prompt where there are several.
+    fn in_batch(&self, request: usize, error: Error) -> Error {
+        if self.tasks.len() == 1 { error } else { error.of_request(request) }
     }
-}
 
-impl Iterator for Generation {
-    type Item = Result<Piece>;
-
-    fn next(&mut self) -> Option<Result<Piece>> {
+    fn next_of(&mut self) -> Option<(usize, Result<Piece>)> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Some(piece);
@@ -146,5 +162,14 @@ impl Iterator for Generation {
             }
             self.ready.extend(step(&mut self.tasks, &self.loaded, &mut self.timings));
         }
+    }
+}
+
+impl Iterator for Generation {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Result<Piece>> {
+        let (request, piece) = self.next_of()?;
+        Some(piece.map_err(|error| self.in_batch(request, error)))
     }
 }

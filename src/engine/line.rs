@@ -72,23 +72,18 @@ impl Line {
     }
 
     /// Rows of logits that the last `feed` asked for.
-    pub(super) fn rows_wanted(&self) -> usize {
+    pub(super) fn rows_fed(&self) -> usize {
         1 + self.draft.len()
     }
 
     /// Takes one token from each row for as long as the guesses were right.
-    pub(super) fn accept<'r>(
-        &mut self,
-        rows: impl Iterator<Item = &'r [f32]>,
-        rules: &Rules,
-        pieces: &mut impl Extend<Piece>,
-    ) -> Result<()> {
+    pub(super) fn accept(&mut self, rows: &[&[f32]], rules: &Rules, pieces: &mut Vec<Piece>) -> Result<()> {
         let draft = std::mem::take(&mut self.draft);
-        for (i, row) in rows.enumerate() {
+        for (i, row) in rows.iter().enumerate() {
             let piece = self.step(row, rules)?;
             let guessed_right = draft.get(i) == Some(&piece.token);
             self.finished = piece.finish.is_some();
-            pieces.extend([piece]);
+            pieces.push(piece);
             if self.finished || !guessed_right {
                 break;
             }

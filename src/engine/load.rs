@@ -110,6 +110,7 @@ impl EngineBuilder {
         }
         let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
         let mut warnings = defaults.warnings.clone();
+        warnings.extend(weights.warnings());
         warnings.extend(unused_warning(&weights.unused()));
         let info = Info {
             name: source.name.clone(),
@@ -233,6 +234,7 @@ impl Loaded {
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
         let logits = self.compute.pool.run(|| self.model.forward(batch))?;
+        batch.commit();
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 }

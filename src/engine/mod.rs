@@ -35,7 +35,7 @@ use crate::error::Result;
 use crate::text::Tokenizer;
 use load::Loaded;
 
-/// A loaded model, ready to generate. Clones share the weights, so that each thread can have one.
+/// A loaded model, ready to generate. It is `Send`; clones share the weights and cost nothing, so that each thread has one.
 #[derive(Clone)]
 pub struct Engine {
     loaded: Arc<Loaded>,
@@ -61,8 +61,11 @@ impl Engine {
     pub fn generate_batch(&mut self, requests: impl IntoIterator<Item = (Prompt, Sampling)>) -> Result<Generation> {
         let mut warnings = self.loaded.warnings.clone();
         let (mut tasks, mut prompts) = (Vec::new(), Vec::new());
+        let requests: Vec<(Prompt, Sampling)> = requests.into_iter().collect();
+        let several = requests.len() > 1;
         for (request, (prompt, sampling)) in requests.into_iter().enumerate() {
-            let (task, prompt) = self.loaded.task(request, prompt, &sampling, &mut warnings)?;
+            let task = self.loaded.task(request, prompt, &sampling, &mut warnings);
+            let (task, prompt) = task.map_err(|error| if several { error.of_request(request) } else { error })?;
             tasks.push(task);
             prompts.push(prompt);
         }
@@ -75,15 +78,11 @@ impl Engine {
         &mut self,
         prompt: impl Into<Prompt>,
         sampling: Sampling,
-        mut on_piece: impl FnMut(&Piece) -> ControlFlow<()>,
+        on_piece: impl FnMut(&Piece) -> ControlFlow<()>,
     ) -> Result<Vec<Completion>> {
         let mut generation = self.generate(prompt, sampling)?;
-        let cancel = generation.cancel_handle();
-        generation.completions_with(|piece| {
-            if on_piece(piece).is_break() {
-                cancel.cancel();
-            }
-        })
+        let outcomes = generation.outcomes_with(on_piece);
+        outcomes.into_iter().collect::<Result<Vec<_>>>().map(|texts| texts.into_iter().flatten().collect())
     }
 
     /// How likely the model finds a given text.
@@ -107,8 +106,13 @@ impl Engine {
         &self.loaded.info
     }
 
-    /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    /// What loading found that the user should know, a line each. Generations repeat it among their own warnings.
+    pub fn warnings(&self) -> &[String] {
+        &self.loaded.warnings
+    }
+
+    /// The model's tokenizer; shared, as a [`crate::TextStream`] wants it.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.loaded.tokenizer
     }
 }

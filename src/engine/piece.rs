@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// One new token and the text that became whole with it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Piece {
     /// Which of a batch's prompts it continues; 0 for a single prompt.
@@ -41,7 +41,7 @@ pub enum FinishReason {
     Length,
     /// `max_time` has passed.
     Time,
-    /// Another thread cancelled it.
+    /// It was cancelled. No piece says so, since none came; a [`Completion`] does.
     Cancelled,
 }
 
@@ -66,7 +66,7 @@ impl TokenLogprob {
 }
 
 /// One finished text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Completion {
     /// Which of a batch's prompts it continues.

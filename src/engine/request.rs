@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::defaults::PIPELINE_LIMIT;
 use super::generation::PromptText;
 use super::line::Rules;
 use super::load::Loaded;
@@ -32,6 +33,18 @@ impl From<String> for Prompt {
     }
 }
 
+impl From<&String> for Prompt {
+    fn from(text: &String) -> Prompt {
+        Prompt::Text(text.clone())
+    }
+}
+
+impl From<&[u32]> for Prompt {
+    fn from(tokens: &[u32]) -> Prompt {
+        Prompt::Tokens(tokens.to_vec())
+    }
+}
+
 impl From<Vec<u32>> for Prompt {
     fn from(tokens: Vec<u32>) -> Prompt {
         Prompt::Tokens(tokens)
@@ -55,7 +68,12 @@ impl Loaded {
             }
         }
         let (mut tokens, text) = self.tokens_of(prompt, merged.skip_special_tokens.unwrap_or(true))?;
-        self.fit(&mut tokens, &merged)?;
+        let found = tokens.len();
+        self.fit(&mut tokens, &merged, user)?;
+        if tokens.len() < found {
+            let end = if merged.truncation == Some(Truncation::Left) { "last" } else { "first" };
+            warnings.push(format!("the prompt was cut to the {end} {} of its {found} tokens", tokens.len()));
+        }
         let against = Against {
             prompt_tokens: tokens.len(),
             context: self.context,
@@ -65,7 +83,11 @@ impl Loaded {
         let settings = Settings::resolve(merged, user, &against, warnings)?;
         let sampler = Sampler::new(&settings, tokens.len(), &self.tokenizer)?;
         let prompt = PromptText { text, tokens: tokens.len() };
-        let heal = if settings.resolved.token_healing == Some(true) { take_tail(&mut tokens, self)? } else { None };
+        let healing = settings.resolved.token_healing == Some(true);
+        let heal = if healing { take_tail(&mut tokens, self)? } else { None };
+        if healing && heal.is_none() {
+            warnings.push("`token_healing` has no effect: no longer token begins with the prompt's last one, or it is the only one".to_owned());
+        }
         let rules = Rules { request, settings, sampler, tokenizer: Arc::clone(&self.tokenizer), deadline: None };
         Ok((Task::new(rules, tokens, heal), prompt))
     }
@@ -125,7 +147,7 @@ impl Loaded {
     }
 
     /// Cuts a prompt that is too long where that was asked for, so that the new tokens fit behind it.
-    fn fit(&self, tokens: &mut Vec<u32>, merged: &Sampling) -> Result<()> {
+    fn fit(&self, tokens: &mut Vec<u32>, merged: &Sampling, user: &Sampling) -> Result<()> {
         let found = tokens.len();
         let side = merged.truncation.unwrap_or(Truncation::Off);
         if side == Truncation::Off {
@@ -134,8 +156,16 @@ impl Loaded {
             }
             return Err(self.too_long(&found.to_string()));
         }
-        let new = merged.max_new_tokens.unwrap_or(1);
-        let room = self.context.saturating_sub(new);
+        // Limits that the user did not set give way: at least half the context is left to the prompt.
+        let unasked = merged.max_new_tokens.unwrap_or(PIPELINE_LIMIT).min(self.context / 2);
+        let (new, room) = match (user.max_new_tokens, user.max_length) {
+            (Some(new), _) => (new, self.context.saturating_sub(new)),
+            (None, Some(length)) => (1, length.min(self.context).saturating_sub(1)),
+            (None, None) => (unasked, self.context - unasked),
+        };
+        if found <= room || room == 0 && found < self.context {
+            return Ok(()); // it fits, or the new tokens take what room there is
+        }
         if room == 0 {
             return Err(Error::setting(
                 "truncation",

@@ -12,6 +12,10 @@ use super::settings::Settings;
 use crate::error::Result;
 use crate::text::Tokenizer;
 
+/// Where growing scores stop: the power of a length penalty soon leaves f32, and a token this far above the others is
+/// certain, even at the highest penalties and the lowest temperature behind it.
+const CERTAIN: f32 = 1e30;
+
 /// The steps that one request's settings ask for.
 pub(super) struct Sampler {
     steps: Vec<Step>,
@@ -108,7 +112,11 @@ impl Sampler {
             steps.push(Step::Only { at: prompt_tokens + settings.max_new_tokens - 1, ids: ids.clone() });
         }
         if let Some(decay) = s.exponential_decay_length_penalty {
-            steps.push(Step::LengthDecay { start: prompt_tokens + decay.0, factor: decay.1, eos: eos.clone() });
+            steps.push(Step::LengthDecay {
+                start: prompt_tokens.saturating_add(decay.0),
+                factor: decay.1,
+                eos: eos.clone(),
+            });
         }
         if let Some(ids) = &s.suppress_tokens {
             steps.push(Step::Suppress { at: None, ids: ids.clone() });
@@ -222,7 +230,7 @@ impl Step {
                     for id in eos {
                         let score = &mut scores[*id as usize];
                         if score.is_finite() {
-                            *score += score.abs() * growth;
+                            *score = (*score + score.abs() * growth).min(CERTAIN);
                         }
                     }
                 }

@@ -91,18 +91,12 @@ impl Task {
         };
     }
 
-    /// Takes this request's rows of logits, each (vocabulary).
-    fn accept<'r>(
-        &mut self,
-        mut rows: impl Iterator<Item = &'r [f32]>,
-        loaded: &Loaded,
-        pieces: &mut Vec<Piece>,
-    ) -> Result<()> {
+    /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
+    fn accept(&mut self, rows: &[&[f32]], loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::replace(cache, KvCache::new(0, 0));
-            let last =
-                if self.rules.settings.prompt_logprobs { self.note_prompt(rows, cache.len())? } else { rows.next() };
-            match last {
+            self.note_prompt(rows, cache.len())?;
+            match rows.last() {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
                 _ => self.stage = Stage::Prompt(cache),
             }
@@ -111,9 +105,11 @@ impl Task {
         let rules = &self.rules;
         let done = match &mut self.stage {
             Stage::Lines(lines) => {
+                let mut rest = rows;
                 for line in lines.iter_mut().filter(|line| !line.is_finished()) {
-                    let count = line.rows_wanted();
-                    line.accept(rows.by_ref().take(count), rules, pieces)?;
+                    let (mine, others) = rest.split_at(line.rows_fed());
+                    rest = others;
+                    line.accept(mine, rules, pieces)?;
                 }
                 lines.iter().all(Line::is_finished)
             }
@@ -144,33 +140,33 @@ impl Task {
         let stream = || new_stream(rules, heal);
         if let Some(beams) = self.rules.settings.beams {
             let mut search = BeamSearch::new(beams, &self.prompt, cache, rules);
-            search.accept(std::iter::once(row), rules, pieces, stream)?;
+            search.accept(&[row], rules, pieces, stream)?;
             self.stage = if search.is_done() { Stage::Done } else { Stage::Beams(search) };
             return Ok(());
         }
         let mut lines = Vec::new();
         for sequence in 0..self.rules.settings.num_return_sequences {
             let mut line = Line::new(sequence, &self.prompt, cache.clone(), stream(), rules);
-            line.accept(std::iter::once(row), rules, pieces)?;
+            line.accept(&[row], rules, pieces)?;
             lines.push(line);
         }
         self.stage = if lines.iter().all(Line::is_finished) { Stage::Done } else { Stage::Lines(lines) };
         Ok(())
     }
 
-    /// Notes how likely the prompt's own tokens were; returns the last row.
-    fn note_prompt<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, cached: usize) -> Result<Option<&'r [f32]>> {
+    /// Notes how likely the prompt's own tokens were, where that is asked for.
+    fn note_prompt(&mut self, rows: &[&[f32]], cached: usize) -> Result<()> {
+        if !self.rules.settings.prompt_logprobs {
+            return Ok(());
+        }
         if self.prompt_logprobs.is_empty() {
             self.prompt_logprobs.push(TokenLogprob { token: self.prompt[0], logprob: None, top: Vec::new() });
         }
-        let first = cached - self.rows;
-        let mut last = None;
-        for (position, row) in (first..).zip(rows) {
+        for (position, row) in (cached - rows.len()..).zip(rows) {
             check_finite(row, position)?;
             self.note_next(position + 1, row);
-            last = Some(row);
         }
-        Ok(last)
+        Ok(())
     }
 
     /// Notes how likely the prompt's token at `position` was by the row before it, where that is asked for.
@@ -217,12 +213,15 @@ pub struct Timings {
     pub prefill: Duration,
     /// All other steps.
     pub decode: Duration,
+    /// How many other steps there were: fewer than tokens where prompt lookup guessed right.
+    pub decode_steps: usize,
     /// New tokens that came out of those other steps.
     pub decoded_tokens: usize,
 }
 
-/// One forward pass for all tasks that are not done. A task that fails is done, and the others go on.
-pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -> Vec<Result<Piece>> {
+/// One forward pass for all tasks that are not done: what came out, each with the request that it belongs to. A task that
+/// fails is done, and the others go on.
+pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -> Vec<(usize, Result<Piece>)> {
     let start = Instant::now();
     let prefill = tasks.iter().any(|task| task.in_prompt());
     let mut batch = Batch::default();
@@ -234,29 +233,32 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
     let mut results = Vec::new();
     match logits {
         Ok(logits) => {
-            let mut rows = logits.chunks_exact(loaded.model.shape().vocab_size);
+            let rows: Vec<&[f32]> = logits.chunks_exact(loaded.model.shape().vocab_size).collect();
+            let mut rest = &rows[..];
             for task in tasks.iter_mut().filter(|task| !task.is_done()) {
+                let (mine, others) = rest.split_at(task.rows);
+                rest = others;
                 let mut pieces = Vec::new();
-                let owed = task.rows;
-                let outcome = task.accept(rows.by_ref().take(owed), loaded, &mut pieces);
-                results.extend(pieces.into_iter().map(Ok));
+                let outcome = task.accept(mine, loaded, &mut pieces);
+                results.extend(pieces.into_iter().map(|piece| (task.rules.request, Ok(piece))));
                 if let Err(error) = outcome {
                     task.stop();
-                    results.push(Err(error));
+                    results.push((task.rules.request, Err(error)));
                 }
             }
         }
         Err(error) => {
             tasks.iter_mut().for_each(Task::stop);
-            results.push(Err(error));
+            results.push((0, Err(error)));
         }
     }
-    let new_tokens = results.iter().flatten().count();
+    let new_tokens = results.iter().filter(|(_, result)| result.is_ok()).count();
     timings.new_tokens += new_tokens;
     if prefill {
         timings.prefill += start.elapsed();
     } else {
         timings.decode += start.elapsed();
+        timings.decode_steps += 1;
         timings.decoded_tokens += new_tokens;
     }
     results

@@ -80,7 +80,7 @@ pub(super) fn score(loaded: &Loaded, text: Prompt, options: ScoreOptions) -> Res
     let logprobs = tokens.iter().filter_map(|token| token.logprob);
     let (scored_tokens, nll) = logprobs.fold((0, 0.0), |(count, sum), logprob| (count + 1, sum - f64::from(logprob)));
     let perplexity = (nll / scored_tokens as f64).exp();
-    let bits_per_byte = nll / std::f64::consts::LN_2 / text.len() as f64;
+    let bits_per_byte = nll / std::f64::consts::LN_2 / text.len().max(1) as f64;
     Ok(Score { tokens, scored_tokens, nll, perplexity, bits_per_byte, window, stride })
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::defaults::PIPELINE_LIMIT;
 use super::random::fresh_seed;
 use super::{EarlyStopping, Sampling};
 use crate::error::{Error, Result, count};
@@ -75,8 +76,11 @@ impl Settings {
         }
         let eos =
             if merged.ignore_eos == Some(true) { Vec::new() } else { merged.eos_token_id.clone().unwrap_or_default() };
+        if user.ignore_eos == Some(true) && merged.eos_token_id.is_none() {
+            warnings.push("`ignore_eos` has no effect without an `eos_token_id`".to_owned());
+        }
         let max_new_tokens = most_new_tokens(&merged, user, against, warnings)?;
-        let min_new_tokens = least_new_tokens(&merged, user, max_new_tokens, against)?;
+        let min_new_tokens = least_new_tokens(&merged, user, max_new_tokens, against, warnings)?;
         let beams = beam_settings(&merged)?;
         let num_return_sequences = merged.num_return_sequences.unwrap_or(1);
         if num_return_sequences > 1 && beams.is_none() && !do_sample {
@@ -128,23 +132,25 @@ pub(super) fn check_alone(settings: &Sampling, vocab_size: usize) -> Result<()> 
     check_ids(settings, vocab_size)
 }
 
-/// Without what has no effect: the filters of a distribution that nothing is drawn from.
-fn in_force(settings: Sampling) -> Sampling {
-    if settings.do_sample == Some(true) {
-        return settings;
+/// Without what has no effect, so that what is shown is what acts.
+fn in_force(mut s: Sampling) -> Sampling {
+    if s.do_sample != Some(true) {
+        (s.temperature, s.top_h, s.top_k, s.top_p, s.min_p) = (None, None, None, None, None);
+        (s.typical_p, s.epsilon_cutoff, s.eta_cutoff, s.seed) = (None, None, None, None);
     }
-    Sampling {
-        temperature: None,
-        top_h: None,
-        top_k: None,
-        top_p: None,
-        min_p: None,
-        typical_p: None,
-        epsilon_cutoff: None,
-        eta_cutoff: None,
-        seed: None,
-        ..settings
+    if s.num_beams.is_none_or(|beams| beams == 1) {
+        (s.early_stopping, s.length_penalty) = (None, None);
     }
+    if s.prompt_lookup_num_tokens.is_none() {
+        s.max_matching_ngram_size = None;
+    }
+    if s.ignore_eos == Some(true) {
+        s.eos_token_id = None;
+    }
+    if s.min_new_tokens.is_some() {
+        s.min_length = None;
+    }
+    s
 }
 
 /// A number's range: the setting, its value, the test, what was expected.
@@ -153,17 +159,17 @@ type Range = (&'static str, Option<f64>, fn(f64) -> bool, &'static str);
 fn check_ranges(s: &Sampling) -> Result<()> {
     let numbers: [Range; 14] = [
         ("max_time", s.max_time, |x| x > 0.0 && x < 1e9, "seconds above 0 and below 1e9"),
-        ("temperature", s.temperature, |x| (0.0..=1e6).contains(&x), "a number from 0 to 1e6"),
+        ("temperature", s.temperature, |x| x == 0.0 || (1e-6..=1e6).contains(&x), "0 or a number from 1e-6 to 1e6"),
         ("top_h", s.top_h, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1"),
         ("top_p", s.top_p, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1"),
         ("min_p", s.min_p, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1"),
         ("typical_p", s.typical_p, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1"),
         ("epsilon_cutoff", s.epsilon_cutoff, |x| (0.0..1.0).contains(&x), "a number of at least 0 and below 1"),
         ("eta_cutoff", s.eta_cutoff, |x| (0.0..1.0).contains(&x), "a number of at least 0 and below 1"),
-        ("repetition_penalty", s.repetition_penalty, |x| x > 0.0 && x.is_finite(), "a number above 0"),
-        ("presence_penalty", s.presence_penalty, f64::is_finite, "a finite number"),
-        ("frequency_penalty", s.frequency_penalty, f64::is_finite, "a finite number"),
-        ("length_penalty", s.length_penalty, f64::is_finite, "a finite number"),
+        ("repetition_penalty", s.repetition_penalty, |x| (1e-6..=1e6).contains(&x), "a number from 1e-6 to 1e6"),
+        ("presence_penalty", s.presence_penalty, |x| x.abs() <= 1e6, "a number from -1e6 to 1e6"),
+        ("frequency_penalty", s.frequency_penalty, |x| x.abs() <= 1e6, "a number from -1e6 to 1e6"),
+        ("length_penalty", s.length_penalty, |x| x.abs() <= 100.0, "a number from -100 to 100"),
         (
             "exponential_decay_length_penalty",
             s.exponential_decay_length_penalty.map(|d| d.1),
@@ -172,9 +178,9 @@ fn check_ranges(s: &Sampling) -> Result<()> {
         ),
         (
             "sequence_bias",
-            s.sequence_bias.iter().flatten().map(|b| b.bias).find(|b| !b.is_finite()),
-            f64::is_finite,
-            "finite numbers",
+            s.sequence_bias.iter().flatten().map(|b| b.bias).find(|b| !is_bias(*b)),
+            is_bias,
+            "numbers from -1e9 to 1e9",
         ),
     ];
     for (setting, value, fits, expected) in numbers {
@@ -196,9 +202,13 @@ fn check_ranges(s: &Sampling) -> Result<()> {
             return Err(Error::setting(setting, format!("is {value}, expected {expected}"), ""));
         }
     }
-    if let Some(wrong) = s.logit_bias.iter().flatten().find(|b| b.bias.is_nan() || b.bias == f64::INFINITY) {
-        let found = if wrong.bias.is_nan() { "a NaN" } else { "inf" };
-        return Err(Error::setting("logit_bias", format!("holds {found}, expected numbers or `-inf`"), ""));
+    if let Some(wrong) = s.logit_bias.iter().flatten().find(|b| !is_bias(b.bias) && b.bias != f64::NEG_INFINITY) {
+        let found = if wrong.bias.is_nan() { "a NaN".to_owned() } else { wrong.bias.to_string() };
+        return Err(Error::setting(
+            "logit_bias",
+            format!("holds {found}, expected numbers from -1e9 to 1e9, or `-inf`"),
+            "",
+        ));
     }
     let empty = |setting, what| Err(Error::setting(setting, format!("holds an empty {what}"), "leave it out"));
     if s.stop_strings.iter().flatten().any(String::is_empty) {
@@ -214,6 +224,11 @@ fn check_ranges(s: &Sampling) -> Result<()> {
         return empty("sequence_bias", "list of tokens");
     }
     Ok(())
+}
+
+/// A bias that keeps scores inside f32, whatever is done to them behind it.
+fn is_bias(x: f64) -> bool {
+    x.abs() <= 1e9
 }
 
 fn check_ids(s: &Sampling, vocab_size: usize) -> Result<()> {
@@ -251,6 +266,13 @@ fn most_new_tokens(s: &Sampling, user: &Sampling, against: &Against, warnings: &
     }
     let wanted = match (s.max_new_tokens, s.max_length) {
         (Some(new), _) => new,
+        (None, Some(length)) if length <= prompt_tokens && user.max_length.is_none() => {
+            let (own, rest) = (count(prompt_tokens, "token"), count(PIPELINE_LIMIT, "new token"));
+            warnings.push(format!(
+                "the model's own `max_length` of {length} is spent by a prompt of {own}; up to {rest} follow"
+            ));
+            PIPELINE_LIMIT
+        }
         (None, Some(length)) if length <= prompt_tokens => {
             return Err(Error::setting(
                 "max_length",
@@ -272,7 +294,13 @@ fn most_new_tokens(s: &Sampling, user: &Sampling, against: &Against, warnings: &
     Ok(wanted.min(room))
 }
 
-fn least_new_tokens(s: &Sampling, user: &Sampling, max_new_tokens: usize, against: &Against) -> Result<usize> {
+fn least_new_tokens(
+    s: &Sampling,
+    user: &Sampling,
+    max_new_tokens: usize,
+    against: &Against,
+    warnings: &mut Vec<String>,
+) -> Result<usize> {
     if let (Some(least), Some(most)) = (user.min_new_tokens, user.max_new_tokens)
         && least > most
     {
@@ -287,10 +315,17 @@ fn least_new_tokens(s: &Sampling, user: &Sampling, max_new_tokens: usize, agains
     {
         return Err(Error::setting("min_length", format!("is {least}, above `max_length`, which is {most}"), ""));
     }
+    let asked = user.min_new_tokens.is_some() || user.min_length.is_some();
     let (setting, least) = match (s.min_new_tokens, s.min_length) {
         (Some(new), _) => ("min_new_tokens", new),
         (None, length) => ("min_length", length.unwrap_or(0).saturating_sub(against.prompt_tokens)),
     };
+    if least > max_new_tokens && !asked {
+        warnings.push(format!(
+            "the model's own `{setting}` asks for {least} new tokens, of which {max_new_tokens} are allowed"
+        ));
+        return Ok(max_new_tokens);
+    }
     if least > max_new_tokens {
         return Err(Error::setting(
             setting,
@@ -363,6 +398,9 @@ fn warn_of_no_effect(settings: &Settings, user: &Sampling, against: &Against, wa
         "without `prompt_lookup_num_tokens`",
     );
     warn(user.min_length.is_some() && user.min_new_tokens.is_some(), "min_length", "beside `min_new_tokens`");
+    let is_end = |ids: &[u32]| matches!(ids, [id] if settings.eos.contains(id));
+    let forbids_end = user.bad_words_ids.iter().flatten().any(|ids| is_end(&ids.0));
+    warn(forbids_end, "bad_words_ids", "on an end token; `suppress_tokens` and `ignore_eos` have one");
     warn(
         user.forced_bos_token_id.is_some() && against.prompt_tokens != 1,
         "forced_bos_token_id",

@@ -24,13 +24,9 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 #[serde(default)]
 struct Gpt2Config {
     vocab_size: usize,
-    #[serde(alias = "max_position_embeddings")]
     n_positions: usize,
-    #[serde(alias = "hidden_size")]
     n_embd: usize,
-    #[serde(alias = "num_hidden_layers")]
     n_layer: usize,
-    #[serde(alias = "num_attention_heads")]
     n_head: usize,
     n_inner: Option<usize>,
     activation_function: String,
@@ -40,6 +36,14 @@ struct Gpt2Config {
     tie_word_embeddings: bool,
     add_cross_attention: bool,
 }
+
+/// Other architectures' names for the same fields, which transformers takes too.
+const ALIASES: &[(&str, &str)] = &[
+    ("max_position_embeddings", "n_positions"),
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+];
 
 impl Default for Gpt2Config {
     fn default() -> Self {
@@ -83,20 +87,21 @@ struct Block {
 
 impl Gpt2 {
     fn load(config: &Config, weights: &Weights) -> Result<Gpt2> {
-        let c: Gpt2Config = config.fields()?;
+        let c: Gpt2Config = config.renamed(ALIASES).fields()?;
         check(&c, config)?;
         let prefixed = weights.at("transformer");
-        let w = if prefixed.at("wte.weight").exists() { &prefixed } else { weights };
+        let w = if prefixed.at("wpe.weight").exists() { &prefixed } else { weights };
 
-        let wte = Embedding::load(&w.at("wte"), c.vocab_size, c.n_embd)?;
+        let only_head = c.tie_word_embeddings && !w.at("wte.weight").exists() && weights.at("lm_head.weight").exists();
+        let wte = if only_head { weights.at("lm_head") } else { w.at("wte") };
+        let wte = Embedding::load(&wte, c.vocab_size, c.n_embd)?;
         let wpe = Embedding::load(&w.at("wpe"), c.n_positions, c.n_embd)?;
         let h = (0..c.n_layer)
             .map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer))
             .collect::<Result<_>>()?;
         let ln_f = LayerNorm::load(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
         let head = weights.at("lm_head");
-        let lm_head = if c.tie_word_embeddings {
-            head.at("weight").ignore(); // some checkpoints store the shared matrix twice
+        let lm_head = if c.tie_word_embeddings && shares(&head.at("weight"), &wte, &c)? {
             Linear::tied(&wte, weights.compute())?
         } else {
             Linear::plain(&head, c.n_embd, c.vocab_size)?
@@ -104,6 +109,16 @@ impl Gpt2 {
         let shape = Shape { vocab_size: c.vocab_size, context: c.n_positions, n_layers: c.n_layer, kv_width: c.n_embd };
         Ok(Gpt2 { shape, wte, wpe, h, ln_f, lm_head })
     }
+}
+
+/// Whether the head is the embedding's matrix. A checkpoint may store it twice; where the two differ, the head's own
+/// counts, as in transformers, whatever config.json says.
+fn shares(head: &Weights, wte: &Embedding, c: &Gpt2Config) -> Result<bool> {
+    if !head.exists() || wte.is_same(&head.stored(&[c.vocab_size, c.n_embd])?) {
+        return Ok(true);
+    }
+    head.warn("`tie_word_embeddings` is true, but the head that is stored differs from the embedding and is used");
+    Ok(false)
 }
 
 fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
@@ -188,7 +203,6 @@ impl Model for Gpt2 {
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(&x, batch, layer)?;
         }
-        batch.commit();
         let x = batch.select(&x)?; // (wanted, n_embd)
         self.lm_head.forward(&self.ln_f.forward(&x)?)
     }

@@ -46,7 +46,7 @@ pub struct Architecture {
     /// The published models that are of this architecture, for README's table.
     pub models: &'static str,
     /// Builds the model from config.json and the weights.
-    pub load: fn(&Config, &Weights) -> Result<Box<dyn Model>>,
+    pub(crate) load: fn(&Config, &Weights) -> Result<Box<dyn Model>>,
 }
 
 /// Every architecture that can be loaded.
@@ -105,6 +105,19 @@ impl<'a> Config<'a> {
                 format!("supported architectures are {}; ARCHITECTURE.md says how to add one", supported.join(", ")),
             )
         })
+    }
+
+    /// The same config with fields under their own names; a field that has both keeps its own.
+    pub fn renamed(&self, aliases: &[(&str, &str)]) -> Config<'a> {
+        let mut json = self.json.clone();
+        if let Some(object) = json.as_object_mut() {
+            for (alias, name) in aliases {
+                if let Some(value) = object.remove(*alias) {
+                    object.entry(*name).or_insert(value);
+                }
+            }
+        }
+        Config { path: self.path, json }
     }
 
     /// The fields that an architecture reads.

@@ -65,7 +65,7 @@ impl<'a> Batch<'a> {
         &mut self.sequences
     }
 
-    /// Tells the caches that all layers have their rows. The model calls it once its last layer is done.
+    /// Tells the caches that all layers have their rows, once a forward pass is through.
     pub fn commit(&mut self) {
         for sequence in &mut self.sequences {
             sequence.cache.advance(sequence.rows.len());

@@ -36,6 +36,22 @@ impl Embedding {
         &self.stored
     }
 
+    /// True where another tensor holds the same bits.
+    pub fn is_same(&self, other: &Stored) -> bool {
+        match (&self.stored, other) {
+            (Stored::F32(a), Stored::F32(b)) => {
+                bytemuck::cast_slice::<f32, u32>(a) == bytemuck::cast_slice::<f32, u32>(b)
+            }
+            (Stored::F16(a), Stored::F16(b)) => {
+                bytemuck::cast_slice::<_, u16>(&**a) == bytemuck::cast_slice::<_, u16>(&**b)
+            }
+            (Stored::Bf16(a), Stored::Bf16(b)) => {
+                bytemuck::cast_slice::<_, u16>(&**a) == bytemuck::cast_slice::<_, u16>(&**b)
+            }
+            _ => false,
+        }
+    }
+
     /// Entries of the table.
     pub fn rows(&self) -> usize {
         self.rows

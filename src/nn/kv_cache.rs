@@ -35,11 +35,6 @@ impl KvCache {
         self.length
     }
 
-    /// True before the first token.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Forgets all tokens from `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
@@ -48,11 +43,6 @@ impl KvCache {
             layer.keys.truncate(chunks);
             layer.values.truncate(chunks);
         }
-    }
-
-    /// Bytes that this cache holds, shared chunks included.
-    pub fn bytes(&self) -> usize {
-        self.layers.iter().map(|layer| 2 * layer.keys.len() * CHUNK_ROWS * self.width * size_of::<f32>()).sum()
     }
 
     /// Writes the rows that follow the first `len()` ones. The length grows only with [`KvCache::advance`], when every
@@ -144,9 +134,8 @@ mod tests {
         cache.truncate(500);
         assert_eq!(cache.len(), 130);
         cache.truncate(64);
-        assert_eq!((cache.len(), cache.bytes()), (64, 2 * 64 * 2 * 4));
+        assert_eq!((cache.len(), cache.chunks(0).0.len()), (64, 1));
         cache.truncate(0);
-        assert!(cache.is_empty());
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!((cache.len(), cache.chunks(0).0.len()), (0, 0));
     }
 }

@@ -33,6 +33,7 @@ struct Checkpoint {
     tensors: HashMap<String, Entry>,
     /// Asked for so far; the rest is reported by [`Weights::unused`].
     used: Mutex<HashSet<String>>,
+    warnings: Mutex<Vec<String>>,
     /// The dtype to keep weights in; `None` keeps them as stored.
     dtype: Option<Dtype>,
 }
@@ -55,7 +56,7 @@ impl Weights {
             WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
         };
-        let checkpoint = Checkpoint { file, tensors, used: Mutex::default(), dtype };
+        let checkpoint = Checkpoint { file, tensors, used: Mutex::default(), warnings: Mutex::default(), dtype };
         Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
     }
 
@@ -102,6 +103,17 @@ impl Weights {
     /// A small tensor (a norm's weight, a bias) widened to f32.
     pub fn vector(&self, length: usize) -> Result<Vec<f32>> {
         Ok(self.stored(&[length])?.to_f32())
+    }
+
+    /// Notes something that the user should know of this checkpoint.
+    pub fn warn(&self, warning: &str) {
+        let mut warnings = self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        warnings.push(format!("{warning} ({})", quote(&self.path)));
+    }
+
+    /// What was noted.
+    pub fn warnings(&self) -> Vec<String> {
+        self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.

@@ -194,9 +194,12 @@ fn details_hold_tokens_reason_seed_settings_and_timings() {
         );
         assert_eq!(token["top_tokens"][0]["id"], token["id"], "greedy takes the likeliest");
         assert_eq!(token["top_tokens"].as_array().map(Vec::len), Some(2));
+        assert_eq!(token["top_tokens"][0]["token"], token["token"]);
     }
     assert_eq!(json!(of(&details["prefill"], "id")), expected["prompt_ids"]);
     assert_eq!(details["prefill"][0]["logprob"], Value::Null, "nothing predicts the first token");
+    let score = parsed(&run(fireside(["score", "-m", &model("tale"), "--json", "--top-logprobs", "2", PROMPT])).answer());
+    assert_eq!(details["prefill"], score["tokens"], "a token has one shape");
     assert!(details["prefill"][1]["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0));
     assert_eq!(
         (&details["settings"]["max_new_tokens"], &details["settings"]["do_sample"]),
@@ -210,6 +213,38 @@ fn details_hold_tokens_reason_seed_settings_and_timings() {
         plain[0]["details"]["prefill"].is_null() && plain[0]["details"]["tokens"][0]["logprob"].is_null(),
         "only where asked for"
     );
+}
+
+#[test]
+fn a_part_of_a_character_is_told_by_its_name() {
+    let tale = model("tale");
+    let tokens = parsed(&run(fireside(["tokenize", "-m", &tale, "--json", "é"])).answer());
+    let score = parsed(&run(fireside(["score", "-m", &tale, "--json", "é"])).answer());
+    for (i, name) in ["Ã", "©"].into_iter().enumerate() {
+        let (id, token) = (&tokens["ids"][i], &score["tokens"][i]);
+        assert_eq!((&token["id"], &token["token"], &token["text"]), (id, &json!(name), &json!("\u{fffd}")));
+        assert_eq!(tokens["tokens"][i], name);
+    }
+}
+
+#[test]
+fn logprobs_that_are_not_shown_are_a_warning() {
+    let check = |flags: &[&str], settings: &[&str]| {
+        let expected: String = settings
+            .iter()
+            .map(|setting| format!("warning: `{setting}` is shown only with `--json --details`\n"))
+            .collect();
+        for output in [&[][..], &["--json"], &["--stream=false"]] {
+            let outcome = run(greedy(&[flags, output, &["-n", "2", PROMPT]].concat()));
+            assert_eq!((outcome.code, &outcome.stderr), (Some(0), &expected), "{flags:?} {output:?}");
+        }
+        run(greedy(&[flags, &["--json", "--details", "-n", "2", PROMPT]].concat())).answer();
+    };
+    check(&["--logprobs"], &["logprobs"]);
+    check(&["--top-logprobs", "2"], &["top_logprobs"]);
+    check(&["--prompt-logprobs"], &["prompt_logprobs"]);
+    check(&["--logprobs", "--prompt-logprobs"], &["logprobs", "prompt_logprobs"]);
+    check(&["--logprobs=false", "--prompt-logprobs=false"], &[]);
 }
 
 #[test]
@@ -356,48 +391,6 @@ fn every_setting_is_a_flag_under_the_same_name() {
         names.union(&BTreeSet::from(own)).cloned().collect(),
         "the flags are the settings and what is about the command itself"
     );
-}
-
-#[test]
-fn every_example_in_a_help_page_parses() {
-    let command = fireside::cli::command();
-    let mut pages = vec![command.clone()];
-    pages.extend(command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned());
-    for page in pages {
-        let name = page.get_name().to_owned();
-        let help = page.get_after_help().unwrap_or_else(|| panic!("{name} has examples")).to_string();
-        let examples = help.strip_prefix("Examples:\n").unwrap_or_else(|| panic!("{name}: {help}"));
-        for line in examples.lines() {
-            for part in line.split(" | ").map(str::trim).filter(|part| part.starts_with("fireside")) {
-                let words = shell_words(part);
-                assert!(
-                    name == "fireside"
-                        || words[1] == name
-                        || (name == "score" && words[1] == "perplexity")
-                        || line.contains('|'),
-                    "{name}: {line}"
-                );
-                command.clone().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
-            }
-        }
-        assert!(examples.contains(&format!("fireside {name}")) || name == "fireside", "{name} shows itself");
-        let outcome = run(fireside([&[name.as_str()][usize::from(name == "fireside")..], &["--help"]].concat()));
-        assert!(outcome.answer().contains("Examples:"), "{name}");
-    }
-}
-
-/// Words and double-quoted texts of a line, without its redirections.
-fn shell_words(line: &str) -> Vec<String> {
-    let line = line.split([' ']).take_while(|word| !["<", ">"].contains(word)).collect::<Vec<_>>().join(" ");
-    let mut words = Vec::new();
-    for (i, part) in line.split('"').enumerate() {
-        if i % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
-        }
-    }
-    words
 }
 
 #[test]

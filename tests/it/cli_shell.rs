@@ -41,6 +41,20 @@ fn a_missing_environment_changes_nothing() {
 }
 
 #[test]
+fn an_empty_choice_of_kernels_is_none() {
+    let info = |kernels: Option<&str>| {
+        let mut command = fireside(["info", "--json"]);
+        match kernels {
+            Some(kernels) => command.env("FIRESIDE_KERNELS", kernels),
+            None => command.env_remove("FIRESIDE_KERNELS"),
+        };
+        parsed(&run(command).answer())["device"].clone()
+    };
+    assert_eq!(info(Some("")), info(None));
+    assert!(info(Some("scalar")).as_str().is_some_and(|device| device.starts_with("cpu (scalar")));
+}
+
+#[test]
 fn bad_usage_exits_with_2_and_says_so_on_stderr() {
     for args in [
         &["nonsense"][..],
@@ -49,6 +63,9 @@ fn bad_usage_exits_with_2_and_says_so_on_stderr() {
         &["completions", "nonsense"],
         &["generate", "--details", "x"],
         &["generate", "--json", "--stream", "x"],
+        &["tokenize", "--count", "--json", "x"],
+        &["tokenize", "--ids", "--json", "x"],
+        &["completions", "bash", "nonsense"],
     ] {
         let outcome = run(fireside(args));
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
@@ -106,6 +123,7 @@ fn a_reader_that_has_enough_ends_the_program_quietly() {
         &["generate", "-m", &name, "-n", "49000", "--ignore-eos", PROMPT],
         &["tokenize", "-m", &name, "--ids", "-"],
         &["completions", "bash"],
+        &["generate", "--help"],
     ];
     for args in lines {
         let mut child = piped(&mut fireside(args));
@@ -133,6 +151,11 @@ fn an_answer_that_cannot_be_written_is_an_error() {
         format!("score -m '{tale}' hello"),
         format!("info '{tale}'"),
         "completions bash".to_owned(),
+        "--help".to_owned(),
+        "--version".to_owned(),
+        "help".to_owned(),
+        "generate --help".to_owned(),
+        "help score".to_owned(),
     ];
     for line in lines {
         for (redirection, reason) in [(">/dev/full", "No space left"), (">&-", "stdout is closed")] {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::cli::{PROMPT, parsed, text};
-use crate::program::{fireside, run, run_with};
-use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
+use crate::program::{Tensor, edit_tensors, fireside, run, run_with};
+use crate::support::{cases, copy_of, f32_of, fixture, ids, json, model, name_of};
 
 #[test]
 fn tokenize_gives_the_ids_of_pythons_tokenizers_and_takes_them_back() {
@@ -80,7 +80,46 @@ fn score_is_the_perplexity_of_transformers() {
     }
     let top = parsed(&run(fireside(["score", "-m", &tale, "--json", "--top-logprobs", "3", PROMPT])).answer());
     assert_eq!(top["tokens"][0]["logprob"], Value::Null);
-    assert_eq!(top["tokens"][1]["top"].as_array().map(Vec::len), Some(3));
+    assert_eq!(top["tokens"][1]["top_tokens"].as_array().map(Vec::len), Some(3));
+    assert_eq!((&top["tokens"][0]["token"], &top["tokens"][0]["text"]), (&json!("An"), &json!("An")));
+}
+
+#[test]
+fn a_perplexity_beyond_all_numbers_is_an_error() {
+    let folder = copy_of(&fixture("tale"));
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let weight = tensors.iter_mut().find(|(name, _)| name.ends_with("ln_f.weight")).expect("the last norm").1;
+        let scaled = |bytes: &[u8]| (f32_of(bytes) * 1e5).to_le_bytes();
+        weight.data = weight.data.chunks_exact(4).flat_map(scaled).collect();
+    });
+    for form in [&[][..], &["--json"]] {
+        let outcome = run(fireside([&["score", "-m", &name_of(folder.path()), PROMPT], form].concat()));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{form:?}");
+        assert!(outcome.stderr.starts_with("error: the perplexity is too large"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn what_loading_finds_is_a_warning_of_every_verb_once() {
+    let folder = copy_of(&fixture("tale"));
+    edit_tensors(&folder.path().join("model.safetensors"), |tensors| {
+        let spare = Tensor { dtype: safetensors::Dtype::F32, shape: vec![1], data: vec![0; 4] };
+        tensors.insert("spare".to_owned(), spare);
+    });
+    let name = name_of(folder.path());
+    let lines: [&[&str]; 5] = [
+        &["generate", "-m", &name, "-n", "2", PROMPT],
+        &["score", "-m", &name, PROMPT],
+        &["score", "-m", &name, "--json", PROMPT],
+        &["info", &name],
+        &["info", &name, "--json"],
+    ];
+    for args in lines {
+        let outcome = run(fireside(args));
+        let warnings: Vec<&str> = outcome.stderr.lines().collect();
+        assert!(outcome.code == Some(0) && warnings.len() == 1 && warnings[0].starts_with("warning: "), "{args:?}");
+        assert!(warnings[0].contains("`spare`"), "{args:?}: {warnings:?}");
+    }
 }
 
 #[test]
@@ -122,9 +161,43 @@ fn info_tells_what_a_model_is_and_needs() {
 }
 
 #[test]
-fn completions_are_there_for_every_shell() {
+fn info_takes_its_model_as_the_other_verbs_do() {
+    let tale = model("tale");
+    let named = run(fireside(["info", &tale])).answer();
+    for flag in ["-m", "--model"] {
+        assert_eq!(run(fireside(["info", flag, &tale])).answer(), named, "{flag}");
+    }
+    let twice = run(fireside(["info", "--model", &tale, &tale]));
+    assert!(twice.code == Some(2) && twice.stderr.contains("cannot be used with"), "{twice:?}");
+}
+
+#[test]
+fn threads_dtype_and_context_reach_the_engine() {
+    let tale = model("tale");
+    let info = |args: &[&str]| parsed(&run(fireside([&["info", &tale, "--json"], args].concat())).answer());
+    for threads in ["1", "3"] {
+        let device = info(&["--threads", threads])["device"].clone();
+        assert!(text(&device).contains(&format!(", {threads} thread")), "{device}");
+        let verbose = run(fireside(["score", "-m", &tale, "-v", "--threads", threads, PROMPT]));
+        assert!(verbose.stderr.contains(text(&device)), "{}", verbose.stderr);
+    }
+    for dtype in ["f16", "bf16"] {
+        let answer = info(&["--dtype", dtype]);
+        assert_eq!(answer["dtypes"], json!([dtype]));
+        assert_eq!(answer["weight_bytes"], json!(58272 * 2));
+    }
+    assert_eq!(info(&["--context", "100"])["context"], 100);
+    let details = run(fireside(["generate", "-m", &tale, "--context", "24", "-n", "9", "--json", "--details", PROMPT]));
+    assert_eq!(details.code, Some(2), "21 tokens of prompt and 9 new ones do not fit 24: {details:?}");
+}
+
+#[test]
+fn completions_are_there_for_every_shell_and_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = run(fireside(["completions", shell])).answer();
         assert!(script.contains("num-return-sequences") && script.contains("fireside"), "{shell}");
+        assert_eq!(run(fireside(["completions", shell, "fireside"])).answer(), script, "{shell}");
+        let script = run(fireside(["completions", shell, "generate"])).answer();
+        assert!(script.contains("num-return-sequences") && !script.contains("fireside"), "{shell}");
     }
 }

@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_tokenizer;
 #[cfg(feature = "cli")]
 mod bad_weights;
+mod batch;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

@@ -55,24 +55,87 @@ fn layer_of(module: &str) -> usize {
         .unwrap_or_else(|| panic!("`{module}` has no layer; give it one here and in ARCHITECTURE.md"))
 }
 
-/// Modules that a file names as `crate::module`.
-fn uses(text: &str) -> BTreeSet<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    code.flat_map(|line| {
-        line.split("crate::")
-            .skip(1)
-            .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
-    })
-    .filter(|name: &String| name.chars().next().is_some_and(char::is_lowercase) && name != "quote")
-    .collect()
+/// A file without its comments.
+fn code_of(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The names that stand directly behind `path`: `b` in `a::b::c`, and `b` and `d` in `a::{b::{self, c}, d as e}`.
+fn names_behind(path: &str, code: &str) -> BTreeSet<String> {
+    let name_of = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(path) {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue; // the end of a longer name
+        }
+        let rest = &code[at + path.len()..];
+        let Some(group) = rest.trim_start().strip_prefix('{') else {
+            names.insert(name_of(rest));
+            continue;
+        };
+        let (mut depth, mut begin) = (0, 0);
+        for (end, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    names.insert(name_of(&group[begin..end]));
+                    begin = end + 1;
+                }
+                _ => {}
+            }
+            if c == '}' && begin == end + 1 {
+                break; // the group's own end
+            }
+        }
+    }
+    names.remove(""); // behind a comma that ends a list
+    names
+}
+
+/// The root's public names and the modules that they come from: `Engine` → `engine`.
+fn reexports() -> BTreeMap<String, String> {
+    let code = code_of(&read("src/lib.rs"));
+    let modules = LAYERS.iter().flat_map(|layer| layer.iter());
+    modules
+        .flat_map(|module| {
+            names_behind(&format!("pub use {module}::"), &code).into_iter().map(|name| (name, (*module).to_owned()))
+        })
+        .collect()
+}
+
+/// Modules that a file uses by way of the crate's root, as `crate::module` or by a name that the root re-exports.
+fn uses(text: &str, reexports: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let names = names_behind("crate::", &code_of(text));
+    names.into_iter().map(|name| reexports.get(&name).cloned().unwrap_or(name)).collect()
+}
+
+#[test]
+fn imports_are_seen_in_every_form() {
+    let check = |code: &str, expected: &[&str]| {
+        let found = uses(code, &reexports());
+        assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{code}");
+    };
+    check("use crate::nn::Batch;", &["nn"]);
+    check("let x = crate::nn::f(crate::text::g());", &["nn", "text"]);
+    check("use crate::{nn, text};", &["nn", "text"]);
+    check("use crate::{\n    models::{self, Model},\n    nn::{Batch, Linear},\n    text,\n};\nuse other::{engine, cli};", &["models", "nn", "text"]);
+    check("use crate::Engine;", &["engine"]);
+    check("use crate::{Dtype, Engine as E, quote};", &["engine", "error", "weights"]);
+    check("fn f() -> crate::Result<()> {}", &["error"]);
+    check("pub(crate) fn f() {}", &[]);
+    check("// crate::engine", &[]);
 }
 
 #[test]
 fn imports_point_down_and_never_in_a_circle() {
+    let reexports = reexports();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in sources() {
         let Some(module) = module_of(&file) else { continue };
-        for used in uses(&text) {
+        for used in uses(&text, &reexports) {
             assert!(
                 layer_of(&used) <= layer_of(module),
                 "{file} is in layer {} and uses `{used}` of layer {}",
@@ -114,12 +177,12 @@ fn what_is_absent_stays_absent() {
             &["println!", "clap::Parser", "std::io", "TcpStream"],
             "the engine has no words and no sockets",
         ),
+        ("src/", &["std::net", "unix::net", "TcpStream", "TcpListener", "UdpSocket"], "nothing here opens a socket"),
     ];
     for (file, text) in sources() {
         for (place, words, why) in absences.iter().filter(|(place, ..)| file.starts_with(place)) {
-            let code: String =
-                text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-            let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = code_of(&text);
+            let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             for word in *words {
                 assert!(!code.contains(word), "{file} says `{word}`: {why} ({place})");
             }
@@ -180,6 +243,52 @@ fn the_architecture_page_names_every_source_file() {
             assert!(page.contains(&format!("`{folder}`")), "ARCHITECTURE.md has no place for {folder}");
         }
     }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn every_help_page_has_examples_and_every_example_parses() {
+    let (fireside, generate) = (fireside::cli::command(), fireside::cli::generate_command());
+    let verbs = fireside.get_subcommands().filter(|verb| verb.get_name() != "help").cloned();
+    // Each page, and the words that its examples begin with.
+    let mut pages: Vec<(String, clap::Command)> =
+        verbs.map(|verb| (format!("fireside {}", verb.get_name()), verb)).collect();
+    assert!(pages.len() >= 5, "the check sees verbs");
+    pages.extend([("fireside".to_owned(), fireside.clone()), ("generate".to_owned(), generate.clone())]);
+    for (name, page) in pages {
+        let help = page.get_after_help().unwrap_or_else(|| panic!("`{name} --help` has examples")).to_string();
+        let examples = help.strip_prefix("Examples:\n").unwrap_or_else(|| panic!("{name}: {help}"));
+        let of_this = |command: &str| {
+            let mut aliases = page.get_visible_aliases().map(|alias| format!("fireside {alias}"));
+            command.starts_with(&name) || aliases.any(|alias| command.starts_with(&alias))
+        };
+        for line in examples.lines() {
+            let commands: Vec<&str> = line.split(" | ").map(str::trim).filter(|part| !part.starts_with("cat ")).collect();
+            assert!(commands.iter().any(|command| of_this(command)), "`{name} --help` shows `{line}`");
+            for command in commands {
+                let parser = if command.starts_with("generate ") { &generate } else { &fireside };
+                let parsed = parser.clone().try_get_matches_from(shell_words(command));
+                parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+        let shown = page.clone().render_help().to_string();
+        assert!(shown.ends_with(&help), "`{name} --help` shows its examples: {shown}");
+    }
+}
+
+/// Words and double-quoted texts of a line, without its redirections.
+#[cfg(feature = "cli")]
+fn shell_words(line: &str) -> Vec<String> {
+    let line = line.split([' ']).take_while(|word| !["<", ">"].contains(word)).collect::<Vec<_>>().join(" ");
+    let mut words = Vec::new();
+    for (i, part) in line.split('"').enumerate() {
+        if i % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
 }
 
 #[test]
