@@ -33,15 +33,12 @@ fn batch() -> Result<(), Box<dyn Error>> {
         eprintln!("warning: {warning}");
     }
     let mut out = std::io::stdout().lock();
-    for text in generation.completions()? {
-        // With `num_return_sequences` above 1, a request has as many lines.
-        let line = json!({
-            "request": text.request,
-            "generated_text": text.generated_text,
-            "new_tokens": text.tokens.len(),
-            "finish_reason": text.finish_reason,
-        });
-        writeln!(out, "{line}")?;
+    for (request, outcome) in generation.outcomes().into_iter().enumerate() {
+        match outcome {
+            // With `num_return_sequences` above 1, a request has as many lines.
+            Ok(texts) => texts.iter().try_for_each(|text| writeln!(out, "{}", json!(text)))?,
+            Err(error) => writeln!(out, "{}", json!({ "request": request, "error": error.to_string() }))?,
+        }
     }
     Ok(())
 }

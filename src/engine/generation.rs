@@ -47,6 +47,15 @@ impl CancelHandle {
     }
 }
 
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation")
+            .field("prompts", &self.prompts.len())
+            .field("timings", &self.timings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Generation {
     pub(super) fn new(
         loaded: Arc<Loaded>,

@@ -112,12 +112,13 @@ impl EngineBuilder {
         let mut warnings = defaults.warnings.clone();
         warnings.extend(weights.warnings());
         warnings.extend(unused_warning(&weights.unused()));
+        let kept = weights.kept();
         let info = Info {
             name: source.name.clone(),
             architecture: architecture.model_type,
-            parameters: weights.parameters(),
-            weight_bytes: weights.bytes(),
-            dtypes: weights.dtypes(),
+            parameters: kept.iter().map(|(_, numbers, _)| numbers).sum(),
+            weight_bytes: kept.iter().map(|(_, _, bytes)| bytes).sum(),
+            dtypes: kept.iter().map(|(dtype, ..)| dtype.to_string()).collect(),
             vocab_size: shape.vocab_size,
             tokenizer: format!("{}, {} tokens", tokenizer.kind(), tokenizer.vocab_size()),
             context,
@@ -175,11 +176,11 @@ pub struct Info {
     pub name: String,
     /// config.json's `model_type`.
     pub architecture: &'static str,
-    /// Numbers in the weight files.
+    /// Numbers in the tensors that the architecture uses.
     pub parameters: usize,
-    /// Bytes of the weight files' tensors.
+    /// Bytes of those, as they are kept.
     pub weight_bytes: usize,
-    /// The formats of the weights, most bytes first.
+    /// The formats that they are kept in, most bytes first.
     pub dtypes: Vec<String>,
     /// Entries of the vocabulary.
     pub vocab_size: usize,

@@ -41,6 +41,12 @@ pub struct Engine {
     loaded: Arc<Loaded>,
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("info", self.info()).finish_non_exhaustive()
+    }
+}
+
 impl Engine {
     /// Loads a model with all defaults.
     pub fn load(name: &str) -> Result<Engine> {

@@ -25,6 +25,12 @@ pub struct Tokenizer {
     byte_level: bool,
 }
 
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("id_limit", &self.id_limit).finish_non_exhaustive()
+    }
+}
+
 impl Tokenizer {
     /// A model's tokenizer without its weights: `ember`, a folder, or a `.safetensors` file with its siblings.
     pub fn load(name: &str) -> Result<Tokenizer> {

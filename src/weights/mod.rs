@@ -130,27 +130,22 @@ impl Weights {
         names
     }
 
-    /// Bytes of all tensors in the files.
-    pub fn bytes(&self) -> usize {
-        self.checkpoint.tensors.values().map(|entry| entry.range.len()).sum()
-    }
-
-    /// Numbers of the tensors that layers asked for.
-    pub fn parameters(&self) -> usize {
+    /// Numbers and bytes of what layers asked for, by the format that it is kept in, most bytes first.
+    pub fn kept(&self) -> Vec<(Dtype, usize, usize)> {
         let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let tensors = self.checkpoint.tensors.iter().filter(|(name, _)| used.contains(*name));
-        tensors.map(|(_, entry)| entry.shape.iter().product::<usize>()).sum()
-    }
-
-    /// The dtypes that occur in the files, most bytes first.
-    pub fn dtypes(&self) -> Vec<String> {
-        let mut bytes: HashMap<String, usize> = HashMap::new();
-        for entry in self.checkpoint.tensors.values() {
-            *bytes.entry(entry.dtype.to_string().to_lowercase()).or_default() += entry.range.len();
+        let mut kept: Vec<(Dtype, usize, usize)> = Vec::new();
+        for (_, entry) in self.checkpoint.tensors.iter().filter(|(name, _)| used.contains(*name)) {
+            let Some(dtype) = self.checkpoint.dtype.or_else(|| Dtype::of_file(entry.dtype)) else { continue };
+            let numbers = entry.shape.iter().product::<usize>();
+            if !kept.iter().any(|(known, ..)| *known == dtype) {
+                kept.push((dtype, 0, 0));
+            }
+            for (_, count, bytes) in kept.iter_mut().filter(|(known, ..)| *known == dtype) {
+                (*count, *bytes) = (*count + numbers, *bytes + numbers * dtype.bytes());
+            }
         }
-        let mut dtypes: Vec<(String, usize)> = bytes.into_iter().collect();
-        dtypes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        dtypes.into_iter().map(|(dtype, _)| dtype).collect()
+        kept.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
+        kept
     }
 
     fn mark_used(&self) {

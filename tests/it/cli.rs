@@ -198,7 +198,8 @@ fn details_hold_tokens_reason_seed_settings_and_timings() {
     }
     assert_eq!(json!(of(&details["prefill"], "id")), expected["prompt_ids"]);
     assert_eq!(details["prefill"][0]["logprob"], Value::Null, "nothing predicts the first token");
-    let score = parsed(&run(fireside(["score", "-m", &model("tale"), "--json", "--top-logprobs", "2", PROMPT])).answer());
+    let score =
+        parsed(&run(fireside(["score", "-m", &model("tale"), "--json", "--top-logprobs", "2", PROMPT])).answer());
     assert_eq!(details["prefill"], score["tokens"], "a token has one shape");
     assert!(details["prefill"][1]["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0));
     assert_eq!(

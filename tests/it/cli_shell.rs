@@ -119,7 +119,7 @@ fn ctrl_c_keeps_what_was_printed_and_exits_with_130() {
 fn a_reader_that_has_enough_ends_the_program_quietly() {
     let folder = long_winded();
     let name = name_of(folder.path());
-    let lines: [&[&str]; 3] = [
+    let lines: [&[&str]; 4] = [
         &["generate", "-m", &name, "-n", "49000", "--ignore-eos", PROMPT],
         &["tokenize", "-m", &name, "--ids", "-"],
         &["completions", "bash"],

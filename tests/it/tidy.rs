@@ -62,9 +62,8 @@ fn code_of(text: &str) -> String {
 
 /// The names that stand directly behind `path`: `b` in `a::b::c`, and `b` and `d` in `a::{b::{self, c}, d as e}`.
 fn names_behind(path: &str, code: &str) -> BTreeSet<String> {
-    let name_of = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-    };
+    let name_of =
+        |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(path) {
         if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
@@ -121,7 +120,10 @@ fn imports_are_seen_in_every_form() {
     check("use crate::nn::Batch;", &["nn"]);
     check("let x = crate::nn::f(crate::text::g());", &["nn", "text"]);
     check("use crate::{nn, text};", &["nn", "text"]);
-    check("use crate::{\n    models::{self, Model},\n    nn::{Batch, Linear},\n    text,\n};\nuse other::{engine, cli};", &["models", "nn", "text"]);
+    check(
+        "use crate::{\n    models::{self, Model},\n    nn::{Batch, Linear},\n    text,\n};\nuse other::{engine, cli};",
+        &["models", "nn", "text"],
+    );
     check("use crate::Engine;", &["engine"]);
     check("use crate::{Dtype, Engine as E, quote};", &["engine", "error", "weights"]);
     check("fn f() -> crate::Result<()> {}", &["error"]);
@@ -263,7 +265,8 @@ fn every_help_page_has_examples_and_every_example_parses() {
             command.starts_with(&name) || aliases.any(|alias| command.starts_with(&alias))
         };
         for line in examples.lines() {
-            let commands: Vec<&str> = line.split(" | ").map(str::trim).filter(|part| !part.starts_with("cat ")).collect();
+            let commands: Vec<&str> =
+                line.split(" | ").map(str::trim).filter(|part| !part.starts_with("cat ")).collect();
             assert!(commands.iter().any(|command| of_this(command)), "`{name} --help` shows `{line}`");
             for command in commands {
                 let parser = if command.starts_with("generate ") { &generate } else { &fireside };
