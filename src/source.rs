@@ -20,6 +20,7 @@ pub enum Location {
     /// On disk.
     Disk(PathBuf),
     /// Inside the binary: the name that messages use, and the bytes.
+    #[cfg_attr(not(feature = "ember"), allow(dead_code))]
     Embedded(&'static str, &'static [u8]),
 }
 

@@ -42,11 +42,9 @@ impl Embedding {
             (Stored::F32(a), Stored::F32(b)) => {
                 bytemuck::cast_slice::<f32, u32>(a) == bytemuck::cast_slice::<f32, u32>(b)
             }
-            (Stored::F16(a), Stored::F16(b)) => {
-                bytemuck::cast_slice::<_, u16>(&**a) == bytemuck::cast_slice::<_, u16>(&**b)
-            }
+            (Stored::F16(a), Stored::F16(b)) => bytemuck::cast_slice::<_, u16>(a) == bytemuck::cast_slice::<_, u16>(b),
             (Stored::Bf16(a), Stored::Bf16(b)) => {
-                bytemuck::cast_slice::<_, u16>(&**a) == bytemuck::cast_slice::<_, u16>(&**b)
+                bytemuck::cast_slice::<_, u16>(a) == bytemuck::cast_slice::<_, u16>(b)
             }
             _ => false,
         }
