@@ -203,3 +203,30 @@ fn completions_are_there_for_every_shell_and_command() {
         assert!(script.contains("num-return-sequences") && !script.contains("fireside"), "{shell}");
     }
 }
+
+/// Commands of README whose output is the same in every run, against what README shows under them.
+#[cfg(all(unix, feature = "ember"))]
+#[test]
+fn the_readme_shows_what_the_commands_print() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let blocks = readme.split("```console\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_fireside"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut compared = 0;
+    for entry in blocks.flat_map(|block| block.split("$ ").skip(1)) {
+        let (command, shown) = entry.split_once('\n').unwrap();
+        let repeatable = command.contains("fireside ")
+            && !["cargo", "--verbose", "completions", "#"].iter().any(|word| command.contains(word));
+        if !repeatable {
+            continue;
+        }
+        let output = std::process::Command::new("sh").args(["-c", command]).env("PATH", &path).output().unwrap();
+        let printed = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+        let lines = |text: &str| {
+            text.lines().filter(|line| !line.starts_with("runs on")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&printed), lines(shown), "$ {command}");
+        compared += 1;
+    }
+    assert!(compared >= 8, "only {compared} commands were found");
+}
