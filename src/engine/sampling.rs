@@ -81,10 +81,16 @@ pub struct Sampling {
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", help_heading = "Penalties and biases"))]
     pub repetition_penalty: Option<f64>,
     /// Subtract from the logits of tokens that were generated
-    #[cfg_attr(feature = "cli", arg(long, value_name = "X", help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases")
+    )]
     pub presence_penalty: Option<f64>,
     /// Subtract from the logits of tokens for each time that they were generated
-    #[cfg_attr(feature = "cli", arg(long, value_name = "X", help_heading = "Penalties and biases"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Penalties and biases")
+    )]
     pub frequency_penalty: Option<f64>,
     /// No run of N tokens occurs twice, prompt included
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Penalties and biases"))]
@@ -139,7 +145,7 @@ pub struct Sampling {
     #[cfg_attr(feature = "cli", arg(long, value_name = "WHEN", help_heading = "Search"))]
     pub early_stopping: Option<EarlyStopping>,
     /// Beam scores are divided by the length to this power; above 0 favours long texts
-    #[cfg_attr(feature = "cli", arg(long, value_name = "X", help_heading = "Search"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Search"))]
     pub length_penalty: Option<f64>,
     /// Guess this many tokens ahead from earlier text; faster on repetitive text, same output
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Search"))]
