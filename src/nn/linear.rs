@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{Embedding, on_host};
 use crate::device::Compute;
 use crate::error::Result;
-use crate::kernels::{Layout, Matrix};
+use crate::kernels::{Kernels, Layout, Matrix};
 use crate::weights::{Stored, Weights};
 
 /// A linear layer. A model cannot tell how its weight is stored.
@@ -18,7 +18,7 @@ pub struct Linear {
 
 enum Weight {
     /// For our kernels: the numbers as they lie in the file.
-    Host { stored: Stored, layout: Layout, bias: Option<Vec<f32>> },
+    Host { kernels: &'static Kernels, stored: Stored, layout: Layout, bias: Option<Vec<f32>> },
     /// For candle's operations: (inputs, outputs), f32.
     Candle { matrix: Tensor, bias: Option<Tensor> },
 }
@@ -50,8 +50,8 @@ impl Linear {
         outputs: usize,
         compute: &Compute,
     ) -> Result<Linear> {
-        let weight = if compute.kernels.is_some() {
-            Weight::Host { stored, layout, bias }
+        let weight = if let Some(kernels) = compute.kernels {
+            Weight::Host { kernels, stored, layout, bias }
         } else {
             let shape = if layout == Layout::InOut { (inputs, outputs) } else { (outputs, inputs) };
             let matrix = Tensor::from_vec(stored.to_f32(), shape, &compute.device)?;
@@ -64,22 +64,21 @@ impl Linear {
 
     /// (rows, inputs) → (rows, outputs)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match (&self.weight, self.compute.kernels) {
-            (Weight::Host { stored, layout, bias }, Some(kernels)) => {
+        match &self.weight {
+            Weight::Host { kernels, stored, layout, bias } => {
                 let matrix =
                     Matrix { data: stored.slice(), layout: *layout, inputs: self.inputs, outputs: self.outputs };
                 on_host("linear", x, self.outputs, |x, y| {
                     kernels.matmul(&self.compute.pool, &matrix, bias.as_deref(), x, y)
                 })
             }
-            (Weight::Candle { matrix, bias }, _) => {
+            Weight::Candle { matrix, bias } => {
                 let y = x.matmul(matrix)?;
                 Ok(match bias {
                     Some(bias) => y.broadcast_add(bias)?,
                     None => y,
                 })
             }
-            (Weight::Host { .. }, None) => unreachable!("host weights are made only where kernels are chosen"),
         }
     }
 }

@@ -75,12 +75,17 @@ fn ids_that_are_not_in_the_vocabulary_are_refused() {
     }
 }
 
+/// `generate` on the tiny model with these flags and a prompt.
+fn with_flags(flags: &str) -> Outcome {
+    let tale = model("tale");
+    let flags: Vec<&str> = flags.split(' ').collect();
+    run(fireside([&["generate", "-m", &tale], &flags[..], &["abc"]].concat()))
+}
+
 #[test]
 fn impossible_settings_are_told_by_name() {
-    let tale = model("tale");
     let check = |args: &str, words: &[&str]| {
-        let words_of_args: Vec<&str> = args.split(' ').collect();
-        let outcome = run(fireside([&["generate", "-m", &tale], &words_of_args[..], &["abc"]].concat()));
+        let outcome = with_flags(args);
         says(&refused(&outcome, 2, args), words, args);
     };
     check("--top-p 0", &["`top_p` is 0", "above 0"]);
@@ -146,10 +151,8 @@ fn impossible_settings_are_told_by_name() {
 
 #[test]
 fn settings_that_are_no_finite_numbers_are_told_by_name() {
-    let tale = model("tale");
     let check = |args: &str, words: &[&str]| {
-        let words_of_args: Vec<&str> = args.split(' ').collect();
-        let outcome = run(fireside([&["generate", "-m", &tale], &words_of_args[..], &["abc"]].concat()));
+        let outcome = with_flags(args);
         says(&refused(&outcome, 2, args), words, args);
     };
     check("--top-p nan", &["`top_p` is NaN"]);
@@ -180,10 +183,8 @@ fn a_bias_of_minus_infinity_forbids_a_token() {
 
 #[test]
 fn arguments_that_do_not_parse_are_bad_usage() {
-    let tale = model("tale");
     let check = |args: &str, words: &[&str]| {
-        let words_of_args: Vec<&str> = args.split(' ').collect();
-        let outcome = run(fireside([&["generate", "-m", &tale], &words_of_args[..], &["abc"]].concat()));
+        let outcome = with_flags(args);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args}: {outcome:?}");
         assert!(outcome.stderr.starts_with("error: "), "{args}: {}", outcome.stderr);
         readable(&outcome.stderr, args);

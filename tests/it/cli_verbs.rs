@@ -204,6 +204,23 @@ fn completions_are_there_for_every_shell_and_command() {
     }
 }
 
+#[test]
+fn every_instruction_set_prints_the_same_log_probabilities_to_the_last_bit() {
+    let tale = model("tale");
+    let text = "Anna walked to the harbour with a small lantern, and the fox looked at the owl — 世界 🔥. ".repeat(4);
+    let score = |kernels: &str| {
+        let mut command = fireside(["score", "-m", &tale, "--json", "--top-logprobs", "20", &text]);
+        command.env("FIRESIDE_KERNELS", kernels);
+        run(command).answer()
+    };
+    let reference = score("scalar");
+    assert!(reference.len() > 50_000, "the numbers are there");
+    for kernels in fireside::kernels::available() {
+        assert!(score(kernels.name()) == reference, "{} prints other numbers than scalar", kernels.name());
+    }
+    assert!(score("candle") != reference, "candle adds in another order, and the comparison sees it");
+}
+
 /// Commands of README whose output is the same in every run, against what README shows under them.
 #[cfg(all(unix, feature = "ember"))]
 #[test]
