@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use tempfile::TempDir;
 
 use crate::damage::{readable, refused, says, write};
-use crate::program::{fireside, run, run_with};
+use crate::program::{Outcome, fireside, run, run_with};
 use crate::support::{model, name_of};
 
 #[test]
@@ -139,6 +139,7 @@ fn impossible_settings_are_told_by_name() {
     check("--context 513", &["`context` is 513", "from 2 to 512"]);
     check("--context 18446744073709551615", &["`context`", "from 2 to 512"]);
     check("--top-logprobs 2 --logprobs=false", &["`top_logprobs`", "`logprobs` is false"]);
+    let tale = model("tale");
     let score = |args: &[&str], words: &[&str]| {
         let outcome = run(fireside([&["score", "-m", &tale, "abc def"], args].concat()));
         says(&refused(&outcome, 2, &format!("{args:?}")), words, "score");
