@@ -83,6 +83,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// The Hub, the way to it, or the cache on this machine failed.
+    #[error("{problem}")]
+    Hub {
+        /// What kind of failure it was.
+        kind: HubFailure,
+        /// Expected and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// One prompt of a batch failed.
     #[error("prompt {} of the batch: {error}", request + 1)]
     Request {
@@ -96,6 +106,36 @@ pub enum Error {
     Tensor(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What stood between a model's name and its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HubFailure {
+    /// A name that no model, revision or file can have.
+    Name,
+    /// The Hub has no such repository, revision or file.
+    NotFound,
+    /// The Hub wants a token, or refused the one that was sent.
+    Unauthorized,
+    /// The model's page has terms to accept first.
+    Gated,
+    /// The Hub asks to come back later.
+    RateLimited,
+    /// The Hub answered with an error of its own, or with something that is no answer.
+    Server,
+    /// No connection: no route, no name, no certificate, or silence.
+    Unreachable,
+    /// Bytes arrived that are not the file's.
+    Damaged,
+    /// The answer would write outside the cache or send the token elsewhere.
+    Hostile,
+    /// The disk is too full.
+    DiskFull,
+    /// The cache cannot be read or written.
+    Cache,
+    /// The network is not to be used, and the cache does not have all files.
+    Offline,
+}
+
 impl Error {
     /// What the user should do next.
     pub fn hint(&self) -> Option<&str> {
@@ -105,7 +145,8 @@ impl Error {
             | Error::Unsupported { hint, .. }
             | Error::Setting { hint, .. }
             | Error::Prompt { hint, .. }
-            | Error::Device { hint, .. } => (!hint.is_empty()).then_some(hint.as_str()),
+            | Error::Device { hint, .. }
+            | Error::Hub { hint, .. } => (!hint.is_empty()).then_some(hint.as_str()),
             Error::NonFinite { .. } => {
                 Some("the weights overflow or are damaged; try `--dtype f32`, or load another copy of the model")
             }
@@ -139,6 +180,10 @@ impl Error {
 
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Setting { setting, problem: line(&problem.into()), hint: line(&hint.into()) }
+    }
+
+    pub(crate) fn hub(kind: HubFailure, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Hub { kind, problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 
     pub(crate) fn prompt(problem: impl Into<String>, hint: impl Into<String>) -> Self {

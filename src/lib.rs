@@ -23,8 +23,12 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
+#[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))] // commands and downloads together use all of it
+mod hub;
 #[doc(hidden)]
 pub mod kernels;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command tells what a model would need
+mod memory;
 mod models;
 mod nn;
 mod source;
@@ -36,7 +40,10 @@ pub use engine::{
     CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
     LogitBias, Piece, Prompt, Sampling, Score, ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
 };
-pub use error::{Error, Result, quote};
+pub use error::{Error, HubFailure, Result, quote};
+pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};
+#[cfg(feature = "hub")]
+pub use hub::{Plan, PlannedFile, Pulled};
 pub use models::{ARCHITECTURES, Architecture};
 pub use source::EMBEDDED;
 pub use text::{TextStream, Tokenizer};

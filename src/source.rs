@@ -1,7 +1,7 @@
 //! A model's name → the files that make it: `ember` inside the binary, a folder, or a weight file with its siblings.
 //!
-//! It reads nothing but names and small text files; what is in them is for `weights`, `text` and `models` to judge.
-//! Names of models on the Hub are told apart and refused: nothing here opens a connection.
+//! It reads nothing but names and small text files; what is in them is for `weights`, `text` and `models` to judge. Names
+//! of models on the Hub are for `hub`, which ends here too, with a folder of its cache.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,27 @@ pub enum WeightFiles {
 }
 
 impl TokenizerFiles {
+    /// The tokenizer in a folder.
+    pub fn in_folder(folder: &Path) -> Result<TokenizerFiles> {
+        let present = |file: &str| present_in(folder, file);
+        match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
+            (Some(json), _, _) => Ok(TokenizerFiles::Json(json)),
+            (None, Some(vocab), Some(merges)) => Ok(TokenizerFiles::VocabAndMerges(vocab, merges)),
+            (None, vocab, _) => {
+                let missing = if vocab.is_some() {
+                    "`merges.txt` beside `vocab.json`"
+                } else {
+                    "`tokenizer.json`, or `vocab.json` and `merges.txt`"
+                };
+                Err(Error::file(
+                    folder,
+                    format!("expected {missing}, found none"),
+                    "copy the tokenizer's files from where the model came from",
+                ))
+            }
+        }
+    }
+
     /// The file that messages name.
     pub fn path(&self) -> &Path {
         let (TokenizerFiles::Json(location) | TokenizerFiles::VocabAndMerges(location, _)) = self;
@@ -97,37 +118,49 @@ impl Source {
         Some(license.trim().trim_matches(['"', '\'']).to_owned())
     }
 
-    /// Finds the files that `name` stands for.
-    pub fn resolve(name: &str) -> Result<Source> {
-        if name == EMBEDDED {
-            return embedded();
-        }
+    /// Finds the files that `name` stands for on this machine: the embedded model's, a folder's, or a weight file and
+    /// its siblings. `None` for a name that can only be the Hub's.
+    pub fn local(name: &str) -> Result<Option<Source>> {
         let path = Path::new(name);
-        if path.is_dir() {
-            return in_folder(name, path);
+        if name == EMBEDDED {
+            embedded().map(Some)
+        } else if path.is_dir() {
+            Source::in_folder(name, path).map(Some)
+        } else if path.is_file() {
+            beside_weights(name, path).map(Some)
+        } else if is_path(name) {
+            Err(Error::ModelNotFound {
+                name: name.to_owned(),
+                problem: "no such file or folder".to_owned(),
+                hint: "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json"
+                    .to_owned(),
+            })
+        } else {
+            Ok(None)
         }
-        if path.is_file() {
-            return beside_weights(name, path);
-        }
-        Err(not_found(name))
+    }
+
+    /// The model in a folder.
+    pub fn in_folder(name: &str, folder: &Path) -> Result<Source> {
+        let weights = weights_in(folder)?;
+        around(name, folder, weights)
     }
 }
 
-fn in_folder(name: &str, folder: &Path) -> Result<Source> {
+fn weights_in(folder: &Path) -> Result<WeightFiles> {
     let single = folder.join("model.safetensors");
     let index = folder.join("model.safetensors.index.json");
-    let weights = if single.is_file() {
-        WeightFiles::Single(Location::Disk(single))
+    if single.is_file() {
+        Ok(WeightFiles::Single(Location::Disk(single)))
     } else if index.is_file() {
-        WeightFiles::Sharded(Location::Disk(index))
+        Ok(WeightFiles::Sharded(Location::Disk(index)))
     } else {
-        return Err(Error::file(
+        Err(Error::file(
             folder,
             format!("expected `model.safetensors` or `model.safetensors.index.json`, found {}", listing(folder)),
             "only safetensors weights are read; convert others with transformers' `save_pretrained`",
-        ));
-    };
-    around(name, folder, weights)
+        ))
+    }
 }
 
 fn beside_weights(name: &str, file: &Path) -> Result<Source> {
@@ -144,12 +177,14 @@ fn beside_weights(name: &str, file: &Path) -> Result<Source> {
     }
 }
 
+fn present_in(folder: &Path, file: &str) -> Option<Location> {
+    let path = folder.join(file);
+    path.is_file().then_some(Location::Disk(path))
+}
+
 /// The small files that lie beside the weights.
 fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
-    let present = |file: &str| {
-        let path = folder.join(file);
-        path.is_file().then_some(Location::Disk(path))
-    };
+    let present = |file: &str| present_in(folder, file);
     let config = present("config.json").ok_or_else(|| {
         Error::file(
             folder,
@@ -157,22 +192,7 @@ fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
             "copy config.json from where the model came from",
         )
     })?;
-    let tokenizer = match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
-        (Some(json), _, _) => TokenizerFiles::Json(json),
-        (None, Some(vocab), Some(merges)) => TokenizerFiles::VocabAndMerges(vocab, merges),
-        (None, vocab, _) => {
-            let missing = if vocab.is_some() {
-                "`merges.txt` beside `vocab.json`"
-            } else {
-                "`tokenizer.json`, or `vocab.json` and `merges.txt`"
-            };
-            return Err(Error::file(
-                folder,
-                format!("expected {missing}, found none"),
-                "copy the tokenizer's files from where the model came from",
-            ));
-        }
-    };
+    let tokenizer = TokenizerFiles::in_folder(folder)?;
     Ok(Source {
         name: name.to_owned(),
         config,
@@ -183,26 +203,9 @@ fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
     })
 }
 
-fn not_found(name: &str) -> Error {
-    let looks_like_a_path =
-        name.contains(std::path::MAIN_SEPARATOR) && !is_hub_name(name) || name.starts_with(['.', '~']);
-    let (problem, hint) = if looks_like_a_path {
-        (
-            "no such file or folder",
-            "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json".to_owned(),
-        )
-    } else {
-        (
-            "it is neither `ember` nor a file or folder here",
-            "download the model's folder (config.json, model.safetensors, tokenizer.json) and pass its path; fetching from the Hub is not in this version".to_owned(),
-        )
-    };
-    Error::ModelNotFound { name: name.to_owned(), problem: problem.to_owned(), hint }
-}
-
-/// `name` or `owner/name`, as the Hub spells them.
-fn is_hub_name(name: &str) -> bool {
-    name.split('/').count() <= 2 && !name.starts_with(['/', '.', '~'])
+/// True for a text that is a path and can be no name on the Hub.
+fn is_path(name: &str) -> bool {
+    name.is_empty() || name.starts_with(['/', '.', '~']) || name.contains('\\')
 }
 
 /// What a folder holds, for a message: the first names, sorted.

@@ -195,8 +195,8 @@ def progress_of(run, args):
 
 
 def learning_rate_at(step, progress, args):
-    """A linear rise over the first --warmup steps, along half a cosine that ends at 0."""
-    return args.lr * min(1.0, (step + 1) / args.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+    """A linear rise over the first --warmup steps, under a line that falls to 0 at the end of the budget."""
+    return args.lr * min(1.0, (step + 1) / args.warmup) * (1 - progress)
 
 
 def train_step(loss_function, model, optimizers, batch, rate):
@@ -459,8 +459,8 @@ def parse_arguments():
     for name, default, text in [
         ("--vocab", 4096, "tokens in the vocabulary"),
         ("--context", 256, "tokens that the model can see"),
-        ("--width", 256, "size of the residual stream"),
-        ("--layers", 6, "number of blocks"),
+        ("--width", 304, "size of the residual stream"),
+        ("--layers", 4, "number of blocks"),
         ("--heads", 4, "attention heads of a block; must divide the width"),
         ("--batch", 16, "windows of one context per step"),
         ("--warmup", 200, "steps until the learning rate has risen"),

@@ -1,20 +1,36 @@
 //! `fireside info`: what a model is, what it needs, and how it wants to be sampled.
+//!
+//! A model that is here is loaded. One that is not is asked about: `remote.rs` answers from the Hub's listing,
+//! config.json and the weights' headers, and fetches no weights.
+
+#[cfg_attr(not(feature = "hub"), allow(dead_code))] // some of it only `remote` asks for
+mod estimate;
+#[cfg(feature = "hub")]
+mod remote;
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
+mod sizes;
 
 use anyhow::Result;
 use serde_json::json;
 
+use self::estimate::{Machine, Needs};
+use self::sizes::{Sizes, headers};
 use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
-use crate::EMBEDDED;
+use crate::hub::Check;
+use crate::source::Source;
+use crate::{EMBEDDED, Hub};
 
-/// Show a model's architecture, size, memory, licence, tokenizer and defaults
+/// Show a model's architecture, size, memory, licence and defaults; of a model on the Hub without fetching it
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   fireside info
-  fireside info ./gpt2 --json
+  fireside info gpt2 --json
+  fireside info openai-community/gpt2-xl --dtype bf16
   fireside info --model ./gpt2 --dtype bf16 --context 256")]
 pub(super) struct Args {
-    /// The model: `ember` (inside the program), a folder, or a .safetensors file [default: ember]
+    /// The model: `ember` (inside the program), a short name that `fireside models` lists, `owner/name` on the Hub, a
+    /// folder, or a .safetensors file [default: ember]
     #[arg(value_name = "MODEL")]
     named: Option<String>,
     /// The same, as the other verbs take it
@@ -28,15 +44,40 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let model = args.named.or(args.model);
-    let engine = args.machine.load(model.as_deref().unwrap_or(EMBEDDED))?;
+    let model = args.named.as_deref().or(args.model.as_deref()).unwrap_or(EMBEDDED);
+    let local = Source::local(model)?;
+    let hub = args.machine.hub.open()?;
+    #[cfg(feature = "hub")]
+    if local.is_none() && !hub.is_offline() && !hub.is_cached(model) {
+        return remote::show(&hub, model, &args);
+    }
+    show(&hub, model, local, &args)
+}
+
+/// A model that is here. One of the Hub also gets the rows of a model that is still there.
+fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()> {
+    let engine = args.machine.load(model)?;
     warn(engine.warnings());
     let info = engine.info();
     let cache = info.cache_bytes_per_token * info.context;
+    let is_of_the_hub = local.is_none();
+    let machine = if args.json || is_of_the_hub {
+        let anything = Check { config: |_, _| Ok(()), weights: |_, _| Ok(()) };
+        let source = local.map_or_else(|| hub.resolve(model, &anything), Ok)?; // in the cache: it was loaded from there
+        let sizes = Sizes::of(headers(&source).unwrap_or_default().iter(), args.machine.dtype);
+        let machine = Machine::measure(&args.machine, sizes.main_dtype())?;
+        Some((
+            machine,
+            Needs { weights: info.weight_bytes as u64, cache: Some(cache as u64), per_token: sizes.per_token },
+        ))
+    } else {
+        None
+    };
     if args.json {
-        return answer_json(&json!({
+        let mut json = json!({
             "name": info.name,
             "architecture": info.architecture,
+            "supported": true,
             "parameters": info.parameters,
             "dtypes": info.dtypes,
             "layers": info.layers,
@@ -49,28 +90,37 @@ pub(super) fn run(args: Args) -> Result<()> {
             "memory_bytes": info.weight_bytes + cache,
             "device": info.device,
             "defaults": info.defaults,
-        }));
+        });
+        machine.iter().for_each(|(machine, needs)| machine.add_to(&mut json, needs));
+        return answer_json(&json);
     }
     let defaults: Vec<String> = info.defaults.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let rows = [
+    let mut rows = vec![
         ("name", info.name.clone()),
         ("architecture", info.architecture.to_owned()),
         ("parameters", format!("{} ({})", count(info.parameters), info.dtypes.join(" + "))),
         ("layers", info.layers.to_string()),
         ("context", format!("{} tokens", info.context)),
         ("tokenizer", info.tokenizer.clone()),
-        (
-            "memory",
-            format!(
-                "{} ({} of weights, {} of cache at full context)",
-                bytes(info.weight_bytes + cache),
-                bytes(info.weight_bytes),
-                bytes(cache)
-            ),
-        ),
+        ("memory", memory(info.weight_bytes, cache)),
         ("licence", info.license.clone().unwrap_or_else(|| "not stated beside the weights".to_owned())),
         ("defaults", if defaults.is_empty() { "the pipeline's".to_owned() } else { defaults.join(" ") }),
         ("runs on", info.device.clone()),
     ];
+    // Of a folder or the embedded model every row is the same in every run.
+    machine.iter().for_each(|(machine, needs)| rows.extend(machine.rows(needs)));
+    answer_rows(&rows)
+}
+
+fn memory(weights: usize, cache: usize) -> String {
+    format!(
+        "{} ({} of weights, {} of cache at full context)",
+        bytes(weights.saturating_add(cache)),
+        bytes(weights),
+        bytes(cache)
+    )
+}
+
+fn answer_rows(rows: &[(&str, String)]) -> Result<()> {
     answer(&rows.iter().map(|(name, value)| format!("{name:<13} {}\n", crate::error::line(value))).collect::<String>())
 }

@@ -3,14 +3,22 @@
 //! stdout carries the answer and nothing else; warnings, timings and errors go to stderr. Exit codes: 0 done, 1 failed,
 //! 2 bad usage, 130 on Ctrl-C; a closed pipe ends quietly.
 
+mod bundle;
+mod cache;
 mod completions;
 mod generate;
+mod hub;
 mod info;
 mod input;
 mod model;
+mod models;
 mod output;
+mod progress;
+#[cfg(feature = "hub")]
+mod pull;
 mod score;
 mod tokenize;
+mod verify_golden;
 
 use std::process::ExitCode;
 
@@ -37,6 +45,13 @@ enum Verb {
     #[command(visible_alias = "perplexity")]
     Score(score::Args),
     Info(info::Args),
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    Models(models::Args),
+    VerifyGolden(verify_golden::Args),
+    Cache(cache::Args),
+    Export(bundle::ExportArgs),
+    Import(bundle::ImportArgs),
     Completions(completions::Args),
 }
 
@@ -61,6 +76,13 @@ pub fn fireside() -> ExitCode {
         Verb::Tokenize(args) => tokenize::run(args),
         Verb::Score(args) => score::run(args),
         Verb::Info(args) => info::run(args),
+        #[cfg(feature = "hub")]
+        Verb::Pull(args) => pull::run(args),
+        Verb::Models(args) => models::run(args),
+        Verb::VerifyGolden(args) => verify_golden::run(args),
+        Verb::Cache(args) => cache::run(args),
+        Verb::Export(args) => bundle::export(args),
+        Verb::Import(args) => bundle::import(args),
         Verb::Completions(args) => completions::run(args),
     })
 }

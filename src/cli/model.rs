@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 
+use super::hub::{HubArgs, describe_network};
 use super::output::{figure, warning};
 use crate::{DeviceChoice, Dtype, EMBEDDED, Engine};
 
 /// A model and the machine under it.
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
-    /// The model: `ember` (inside the program), a folder, or a .safetensors file
+    /// The model: `ember` (inside the program), a short name such as `gpt2`, `owner/name` on the Hub, a folder,
+    /// or a .safetensors file
     #[arg(short, long, value_name = "MODEL", default_value = EMBEDDED, help_heading = "Model")]
     pub(super) model: String,
     #[command(flatten)]
@@ -20,16 +22,18 @@ pub(super) struct ModelArgs {
 pub(super) struct MachineArgs {
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal` [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = "Model")]
-    device: Option<DeviceChoice>,
+    pub(super) device: Option<DeviceChoice>,
     /// Keep weights as `f32`, `f16` or `bf16` [default: as stored]
     #[arg(long, value_name = "DTYPE", help_heading = "Model")]
-    dtype: Option<Dtype>,
+    pub(super) dtype: Option<Dtype>,
     /// Threads to compute with [default: all that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
-    threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// Most tokens of prompt and text together [default: the model's own limit]
     #[arg(long, value_name = "N", help_heading = "Model")]
-    context: Option<usize>,
+    pub(super) context: Option<usize>,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
 }
 
 impl MachineArgs {
@@ -37,6 +41,7 @@ impl MachineArgs {
     pub(super) fn load(&self, model: &str) -> Result<Engine> {
         let mut builder =
             Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
+        builder = builder.hub(self.hub.open()?);
         if let Some(dtype) = self.dtype {
             builder = builder.dtype(dtype);
         }
@@ -68,6 +73,7 @@ pub(super) fn describe(engine: &Engine) {
         ),
     );
     figure("device", &info.device);
+    describe_network();
     figure("load", format_args!("{:.1} ms", info.load_time.as_secs_f64() * 1e3));
 }
 

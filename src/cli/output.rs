@@ -65,7 +65,7 @@ pub(super) fn figure(name: &str, text: impl Display) {
 }
 
 /// A line on stderr. Where stderr is gone there is nobody to tell.
-fn note(line: &str) {
+pub(super) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 

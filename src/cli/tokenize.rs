@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
+use super::hub::HubArgs;
 use super::input::TextArgs;
 use super::output::{Usage, answer, answer_json};
 use crate::{EMBEDDED, Tokenizer};
@@ -16,7 +17,7 @@ use crate::{EMBEDDED, Tokenizer};
 pub(super) struct Args {
     #[command(flatten)]
     text: TextArgs,
-    /// The model whose tokenizer to use: `ember`, a folder, or a .safetensors file
+    /// The model whose tokenizer to use: `ember`, a short name, `owner/name` on the Hub, a folder, or a .safetensors file
     #[arg(short, long, value_name = "MODEL", default_value = EMBEDDED)]
     model: String,
     /// Print the ids alone, on one line
@@ -34,11 +35,13 @@ pub(super) struct Args {
     /// Print JSON: ids, names in the vocabulary, pieces of text, count
     #[arg(long, conflicts_with_all = ["ids", "count"])]
     json: bool,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     let text = args.text.read()?;
-    let tokenizer = Tokenizer::load(&args.model)?;
+    let tokenizer = Tokenizer::load_with(&args.model, &args.hub.open()?)?;
     if args.decode {
         return decode(&args, &text, &tokenizer);
     }

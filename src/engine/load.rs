@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 
 use super::Engine;
 use super::defaults::ModelDefaults;
+use super::fetch::SUPPORTED;
 use super::line::check_finite;
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
+use crate::hub::Hub;
 use crate::models::{Config, Model};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
@@ -35,9 +37,17 @@ pub struct EngineBuilder {
     threads: Option<NonZeroUsize>,
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
+    hub: Option<Hub>,
 }
 
 impl EngineBuilder {
+    /// Where models are fetched from and kept; by default what the environment says.
+    #[must_use]
+    pub fn hub(mut self, hub: Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
     /// Where to compute; the processor by default.
     #[must_use]
     pub fn device(mut self, device: DeviceChoice) -> Self {
@@ -74,10 +84,14 @@ impl EngineBuilder {
         self
     }
 
-    /// Loads a model: `ember`, a folder, or a `.safetensors` file with its siblings.
-    pub fn load(self, name: &str) -> Result<Engine> {
+    /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
+    /// or as `owner/name`, which is fetched once and then found in the cache.
+    pub fn load(mut self, name: &str) -> Result<Engine> {
+        let source = match Source::local(name)? {
+            Some(source) => source,
+            None => self.hub.take().map_or_else(Hub::from_env, Ok)?.resolve(name, &SUPPORTED)?,
+        };
         let start = Instant::now();
-        let source = Source::resolve(name)?;
         let compute = Compute::open(self.device, self.threads)?;
         let config_text = source.config.read_text()?;
         let config = Config::parse(source.config.path(), &config_text)?;

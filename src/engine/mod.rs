@@ -7,6 +7,7 @@
 
 mod beams;
 mod defaults;
+mod fetch;
 mod filters;
 mod generation;
 mod line;

@@ -14,6 +14,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenize
 
 use super::tokenizer_json::{self, HINT};
 use crate::error::{Error, Result, quote};
+use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
 
 /// A model's tokenizer.
@@ -32,9 +33,18 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// A model's tokenizer without its weights: `ember`, a folder, or a `.safetensors` file with its siblings.
+    /// A model's tokenizer without its weights: of `ember`, a folder, a `.safetensors` file with its siblings, or a model
+    /// of the Hub, of which no more than the tokenizer is fetched.
     pub fn load(name: &str) -> Result<Tokenizer> {
-        Tokenizer::open(&Source::resolve(name)?.tokenizer)
+        Tokenizer::load_with(name, &Hub::from_env()?)
+    }
+
+    /// The same, with a Hub that is not the environment's.
+    pub fn load_with(name: &str, hub: &Hub) -> Result<Tokenizer> {
+        match Source::local(name)? {
+            Some(source) => Tokenizer::open(&source.tokenizer),
+            None => Tokenizer::open(&hub.tokenizer(name)?),
+        }
     }
 
     /// Reads the tokenizer's files.

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use safetensors::check_header;
 pub use stored::{Buffer, Dtype, Stored};
 
 use crate::device::Compute;

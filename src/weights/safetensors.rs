@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
@@ -157,4 +158,18 @@ fn explain(bytes: &[u8], error: SafeTensorError) -> String {
 
 fn damaged(path: &Path, problem: String) -> Error {
     Error::file(path, problem, "the file is incomplete or not safetensors; copy it again")
+}
+
+/// Judges a file by its header alone, before the rest of it is fetched: are the weights in a dtype that is read?
+pub fn check_header(path: &Path, header: &Metadata) -> Result<()> {
+    let known = |dtype: FileDtype| matches!(dtype, FileDtype::F32 | FileDtype::F16 | FileDtype::BF16);
+    let tensors = header.tensors();
+    let unknown =
+        tensors.iter().filter(|(name, info)| name.ends_with(".weight") && !known(info.dtype)).min_by_key(|t| t.0);
+    let Some((name, info)) = unknown else { return Ok(()) };
+    Err(Error::unsupported(
+        path,
+        format!("tensor {}: expected dtype F32, F16 or BF16, found {:?}", quote(name), info.dtype),
+        "look for a copy of the model in one of these",
+    ))
 }

@@ -385,8 +385,11 @@ fn every_setting_is_a_flag_under_the_same_name() {
     let generate = command.find_subcommand("generate").expect("the verb");
     let flags: BTreeSet<String> =
         generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
-    let own = ["model", "device", "dtype", "threads", "context", "file", "stream", "json", "details", "verbose"]
-        .map(str::to_owned);
+    let own = [
+        "model", "device", "dtype", "threads", "context", "file", "stream", "json", "details", "verbose", "offline",
+        "progress",
+    ]
+    .map(str::to_owned);
     assert_eq!(
         flags,
         names.union(&BTreeSet::from(own)).cloned().collect(),

@@ -9,6 +9,14 @@ mod bad_tokenizer;
 #[cfg(feature = "cli")]
 mod bad_weights;
 mod batch;
+#[cfg(all(feature = "cli", unix))]
+mod bundle;
+#[cfg(all(feature = "cli", unix))]
+mod cache;
+#[cfg(all(feature = "cli", unix))]
+mod cache_verify;
+#[cfg(feature = "cli")]
+mod cards;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -20,7 +28,13 @@ mod damage;
 #[cfg(feature = "ember")]
 mod ember;
 mod generate;
+#[cfg(all(feature = "cli", feature = "hub"))]
+mod hub;
+#[cfg(all(feature = "cli", feature = "hub", unix))]
+mod lockfile;
 mod models;
+#[cfg(all(feature = "cli", unix))]
+mod offline;
 #[cfg(feature = "cli")]
 mod program;
 mod score;

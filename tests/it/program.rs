@@ -28,10 +28,13 @@ impl Outcome {
     }
 }
 
-/// `fireside`, with arguments.
+/// `fireside`, with arguments. It finds no cache, and no Hub where it looks for one: the port of the `discard` service.
 pub fn fireside<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fireside"));
-    command.args(args);
+    command.args(args).env("HF_HOME", "/nowhere/of/a/test").env("HF_ENDPOINT", "http://127.0.0.1:9");
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        command.env_remove(name);
+    }
     command
 }
 

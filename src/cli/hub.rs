@@ -1,0 +1,44 @@
+//! `--offline` and `--progress`: how verbs reach the Hub, and its cache.
+
+use std::sync::OnceLock;
+
+use anyhow::Result;
+
+use super::output::figure;
+use super::progress::{self, ProgressStyle};
+use crate::{Hub, NetworkBan, forbid_network};
+
+/// How models are fetched.
+#[derive(clap::Args)]
+pub(super) struct HubArgs {
+    /// Open no socket, and on Linux give up the right to: use what is in the cache
+    #[arg(long, help_heading = "Model")]
+    pub(super) offline: bool,
+    /// How to show a download, on stderr
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t, help_heading = "Model")]
+    pub(super) progress: ProgressStyle,
+}
+
+/// What became of the promise to open no socket, where one was given.
+static BAN: OnceLock<NetworkBan> = OnceLock::new();
+
+impl HubArgs {
+    /// The Hub as the arguments and the environment say. Where either says `offline`, sockets are given up here.
+    pub(super) fn open(&self) -> Result<Hub> {
+        let mut hub = Hub::from_env()?;
+        if self.offline {
+            hub = hub.offline();
+        }
+        if hub.is_offline() {
+            BAN.get_or_init(forbid_network);
+        }
+        Ok(hub.on_progress(progress::shown(self.progress)))
+    }
+}
+
+/// What `--verbose` says of the network.
+pub(super) fn describe_network() {
+    if let Some(ban) = BAN.get() {
+        figure("network", ban);
+    }
+}

@@ -1,0 +1,239 @@
+//! A model that is on the Hub and not here: does it run, how large is it, does it fit, how fast would it be.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::estimate::{Machine, Needs, bytes_of};
+use super::sizes::Sizes;
+use super::{Args, answer_rows, memory};
+use crate::cli::model::warn;
+use crate::cli::output::answer_json;
+use crate::error::{Error, quote};
+use crate::hub::preflight::Preflight;
+use crate::models::Config;
+use crate::weights::check_header;
+use crate::{ARCHITECTURES, Hub};
+
+/// Room that a download leaves on the disk for everybody else.
+const SPARE_ROOM: u64 = 16 << 20;
+
+/// Answers about a model without fetching it. That it cannot run is an answer too.
+pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
+    let found = hub.preflight(name)?;
+    warn(&found.warnings);
+    let config = found.config.as_ref().map(|(path, text)| Config::parse(path, text)).transpose()?;
+    let shape = config.as_ref().map(|config| Shape::of(&config.json)).unwrap_or_default();
+    let architecture = config.as_ref().and_then(|config| named(&config.json));
+    let problem = why_not(&found, config.as_ref());
+    let sizes = Sizes::of(found.headers.iter().map(|(_, header)| header), args.machine.dtype);
+    let context = context(&shape, args)?;
+    let machine = Machine::measure(&args.machine, sizes.main_dtype())?;
+    let download: u64 = total(found.plan.files.iter().filter(|file| !file.cached).map(|file| file.size));
+    let cached: u64 = total(found.plan.files.iter().filter(|file| file.cached).map(|file| file.size));
+    let cache = shape.cache_bytes_per_token().zip(context).map(|(bytes, tokens)| bytes.saturating_mul(tokens));
+    let needs = Needs { weights: sizes.bytes, cache, per_token: sizes.per_token };
+    let room = found.disk_free.map(|free| download == 0 || download.saturating_add(SPARE_ROOM) <= free);
+
+    if args.json {
+        let plan = &found.plan;
+        let files = plan.files.iter().map(|f| json!({ "name": f.name, "size": f.size, "cached": f.cached }));
+        let mut json = json!({
+            "name": name,
+            "repo": plan.repo,
+            "commit": plan.commit,
+            "license": plan.license,
+            "gated": found.gated,
+            "architecture": architecture,
+            "supported": problem.is_none(),
+            "unsupported_because": problem,
+            "parameters": sizes.parameters,
+            "buffers": sizes.buffers,
+            "dtypes": sizes.dtypes.iter().map(|(dtype, ..)| dtype).collect::<Vec<_>>(),
+            "layers": shape.layers,
+            "vocab_size": shape.vocabulary,
+            "context": context,
+            "weight_bytes": sizes.bytes,
+            "cache_bytes_per_token": shape.cache_bytes_per_token(),
+            "memory_bytes": needs.memory(),
+            "device": machine.device.clone(),
+            "files": files.collect::<Value>(),
+            "download_bytes": download,
+            "cached_bytes": cached,
+            "disk_free_bytes": found.disk_free,
+            "disk_has_room": room,
+        });
+        if found.is_selection {
+            for unknown in ["parameters", "buffers", "dtypes", "weight_bytes", "memory_bytes"] {
+                json[unknown] = Value::Null;
+            }
+        } else {
+            machine.add_to(&mut json, &needs);
+        }
+        return answer_json(&json);
+    }
+
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "not stated in config.json".to_owned());
+    let mut rows = vec![("name", format!("{}@{}", found.plan.repo, found.plan.commit))];
+    rows.push((
+        "architecture",
+        match (&problem, architecture.unwrap_or_else(|| "not stated".to_owned())) {
+            (None, architecture) => format!("{architecture}, supported"),
+            (Some(problem), architecture) => format!("{architecture}, not supported: {problem}"),
+        },
+    ));
+    if !found.is_selection {
+        rows.push(("parameters", sizes.describe()));
+    }
+    if config.is_some() {
+        rows.push(("layers", or_unknown(shape.layers.map(|n| n.to_string()))));
+        rows.push(("context", or_unknown(context.map(|n| format!("{n} tokens")))));
+        rows.push(("vocabulary", or_unknown(shape.vocabulary.map(|n| format!("{n} tokens")))));
+    }
+    let here = if cached > 0 { format!(", {} more are in the cache", bytes_of(cached)) } else { String::new() };
+    let files = crate::error::count(found.plan.files.len(), "file");
+    rows.push(("download", format!("{} of {files}{here}", bytes_of(download))));
+    rows.push(("disk", describe_disk(&found, room)));
+    if !found.is_selection {
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        rows.push((
+            "memory",
+            match cache {
+                Some(cache) => memory(size(sizes.bytes), size(cache)),
+                None => format!("{} of weights; config.json does not state the cache's size", bytes_of(sizes.bytes)),
+            },
+        ));
+    }
+    rows.push(("licence", {
+        let licence = found.plan.license.clone().unwrap_or_else(|| "not stated".to_owned());
+        let page = if found.gated { "; its page has terms to accept first (gated)" } else { "" };
+        format!("{licence}{page}")
+    }));
+    rows.push(("runs on", machine.device.clone()));
+    if !found.is_selection {
+        rows.extend(machine.rows(&needs));
+    }
+    answer_rows(&rows)
+}
+
+fn describe_disk(found: &Preflight, room: Option<bool>) -> String {
+    let place = found.folder.display();
+    match (room, found.disk_free) {
+        (Some(true), Some(free)) => format!("enough room: {} free at {place}", bytes_of(free)),
+        (_, Some(free)) => format!("too full: {} free at {place}", bytes_of(free)),
+        (_, None) => format!("free room at {place} is not known"),
+    }
+}
+
+/// `--context`, or the model's own; the same limits as when it is loaded.
+fn context(shape: &Shape, args: &Args) -> Result<Option<u64>> {
+    let Some(asked) = args.machine.context else { return Ok(shape.context) };
+    let own = shape.context.unwrap_or(u64::MAX);
+    if asked < 2 || asked as u64 > own {
+        let problem = format!("is {asked}, expected from 2 to {own}, the model's own");
+        return Err(Error::setting("context", problem, "").into());
+    }
+    Ok(Some(asked as u64))
+}
+
+/// Why this version does not run the model.
+fn why_not(found: &Preflight, config: Option<&Config>) -> Option<String> {
+    if found.is_selection {
+        let is_gguf = found.plan.files.iter().any(|file| file.name.ends_with(".gguf"));
+        let what = if is_gguf { "GGUF files are" } else { "single files of a repository are" };
+        return Some(format!("{what} not read by this version"));
+    }
+    let known = config?.json["model_type"].as_str().into_iter().chain(config?.json["architectures"][0].as_str());
+    let known = known.filter(|name| ARCHITECTURES.iter().any(|a| [a.model_type, a.class].contains(name))).count() > 0;
+    match config?.architecture() {
+        Ok(_) => {}
+        Err(Error::Unsupported { .. }) if !known => {
+            let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.model_type).collect();
+            return Some(format!("supported are {}", names.join(", ")));
+        }
+        Err(error) => return Some(problem_of(error)),
+    }
+    let wrong = found.headers.iter().find_map(|(path, header)| check_header(path, header).err());
+    let no_tokenizer = "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none";
+    wrong.map(problem_of).or_else(|| (!found.has_tokenizer).then(|| no_tokenizer.to_owned()))
+}
+
+/// An error's own words, without the file that it names.
+fn problem_of(error: Error) -> String {
+    match error {
+        Error::Unsupported { problem, .. } | Error::File { problem, .. } => problem,
+        other => other.to_string(),
+    }
+}
+
+/// How config.json calls the architecture.
+fn named(json: &Value) -> Option<String> {
+    let name = json["model_type"].as_str().or_else(|| json["architectures"][0].as_str())?;
+    Some(quote(name).trim_matches('`').to_owned())
+}
+
+/// What config.json says of sizes, under the names that are usual.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shape {
+    layers: Option<u64>,
+    context: Option<u64>,
+    vocabulary: Option<u64>,
+    /// Numbers in one cached row of keys.
+    kv_width: Option<u64>,
+}
+
+impl Shape {
+    fn of(json: &Value) -> Self {
+        // Models that also see and hear keep the language model's fields below one name.
+        let field = |names: &[&str]| {
+            let places = [json, &json["text_config"]];
+            places.iter().find_map(|place| names.iter().find_map(|name| place[*name].as_u64()))
+        };
+        let heads = field(&["n_head", "num_attention_heads", "n_heads"]);
+        let kv_heads = field(&["num_key_value_heads", "num_kv_heads", "n_head_kv"]).or(heads);
+        let own_dim = field(&["head_dim"]);
+        let width = field(&["n_embd", "hidden_size", "d_model"]);
+        let head_dim = own_dim.or_else(|| width?.checked_div(heads?));
+        Shape {
+            layers: field(&["n_layer", "num_hidden_layers", "n_layers"]),
+            context: field(&["n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"]),
+            vocabulary: field(&["vocab_size"]),
+            kv_width: kv_heads.zip(head_dim).map(|(heads, dim)| heads.saturating_mul(dim)),
+        }
+    }
+
+    /// Keys and values of one token in all layers, f32.
+    fn cache_bytes_per_token(&self) -> Option<u64> {
+        Some(self.layers?.saturating_mul(self.kv_width?).saturating_mul(2 * size_of::<f32>() as u64))
+    }
+}
+
+fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_names_of_sizes_are_known() {
+        let check = |json: Value, expected: [Option<u64>; 4]| {
+            let [layers, context, vocabulary, kv_width] = expected;
+            assert_eq!(Shape::of(&json), Shape { layers, context, vocabulary, kv_width }, "{json}");
+        };
+        check(
+            json!({ "n_layer": 12, "n_positions": 1024, "n_embd": 768, "n_head": 12, "vocab_size": 50257 }),
+            [Some(12), Some(1024), Some(50257), Some(768)],
+        );
+        let llama = json!({
+            "num_hidden_layers": 16, "max_position_embeddings": 131072, "hidden_size": 2048, "head_dim": 64,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+        });
+        let expected = [Some(16), Some(131_072), Some(128_256), Some(512)];
+        check(llama.clone(), expected);
+        check(json!({ "model_type": "x", "text_config": llama }), expected);
+        check(json!({ "n_head": 0, "n_embd": 768, "n_layer": -1, "vocab_size": "many" }), [None; 4]);
+        let hostile = Shape::of(&json!({ "n_layer": u64::MAX, "num_kv_heads": u64::MAX, "head_dim": u64::MAX }));
+        assert_eq!(hostile.cache_bytes_per_token(), Some(u64::MAX));
+    }
+}

@@ -1,0 +1,40 @@
+//! Fetching models that this version can run: what the Hub's module cannot judge is judged here.
+
+#[cfg(feature = "hub")]
+use std::path::Path;
+
+#[cfg(feature = "hub")]
+use crate::error::Result;
+use crate::hub::Check;
+#[cfg(feature = "hub")]
+use crate::hub::{Hub, Plan, Pulled};
+use crate::models::Config;
+use crate::weights::check_header;
+
+/// Judges a model by its config.json and the headers of its weights, before those move.
+pub(super) const SUPPORTED: Check =
+    Check { config: |path, text| Config::parse(path, text)?.architecture().map(drop), weights: check_header };
+
+#[cfg(feature = "hub")]
+impl Hub {
+    /// Fetches a model into the cache, or what of it has changed on the Hub since. What this version cannot run is refused
+    /// before the weights move.
+    pub fn pull(&self, name: &str) -> Result<Pulled> {
+        self.pull_files(name, &[])
+    }
+
+    /// The same; with patterns such as `*.json`, those files and no others, whatever they are.
+    pub fn pull_files(&self, name: &str, patterns: &[String]) -> Result<Pulled> {
+        self.pull_checked(name, patterns, &SUPPORTED, None)
+    }
+
+    /// The same, into a folder outside the cache.
+    pub fn pull_into(&self, name: &str, patterns: &[String], folder: &Path) -> Result<Pulled> {
+        self.pull_checked(name, patterns, &SUPPORTED, Some(folder))
+    }
+
+    /// Says what would be fetched, and fetches nothing but the small files that say it.
+    pub fn plan(&self, name: &str, patterns: &[String]) -> Result<Plan> {
+        self.plan_checked(name, patterns, &SUPPORTED)
+    }
+}

@@ -1,0 +1,240 @@
+//! Which files of a repository a model needs, and no others: config, tokenizer, chat template, defaults, card, weights.
+//!
+//! Weights are safetensors, one file or the shards that an index names. Pickles can run code when they are read, so they
+//! are never chosen.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::name::{HubName, RepoPath, Selection};
+use crate::error::{Error, HubFailure, Result, quote};
+
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// Small files beside config.json, in the order in which a model's reader asks for them. A repository has some of them.
+pub(crate) const BESIDE: [&str; 10] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "README.md",
+];
+
+/// The weight files of a selection, before an index is read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    Single(RepoPath),
+    /// The index, which names its shards.
+    Index(RepoPath),
+    /// Files that the user asked for by name.
+    Named(Vec<RepoPath>),
+}
+
+/// Finds the weights of what the user named among a repository's files.
+pub(crate) fn weights(name: &HubName, files: &[RepoPath]) -> Result<Weights> {
+    let has = |wanted: &str| files.iter().find(|file| file.as_str() == wanted).cloned();
+    let repo = quote(name.repo.as_str());
+    match &name.selection {
+        Selection::Weights => match (has(SINGLE), has(INDEX)) {
+            (Some(single), _) => Ok(Weights::Single(single)),
+            (None, Some(index)) => Ok(Weights::Index(index)),
+            (None, None) => Err(no_safetensors(&repo, files)),
+        },
+        Selection::File(file) if files.contains(file) => Ok(Weights::Named(parts_of(file, files))),
+        Selection::File(file) => Err(Error::hub(
+            HubFailure::NotFound,
+            format!("{repo} has no file {}", quote(file.as_str())),
+            listing("its weights are", files.iter().filter(|file| is_weights(file))),
+        )),
+        Selection::Quantised(quantisation) => {
+            let ggufs: Vec<&RepoPath> = files.iter().filter(|file| file.as_str().ends_with(".gguf")).collect();
+            let found = ggufs.iter().copied().filter(|file| is_quantised_as(file, quantisation));
+            let first_parts: BTreeSet<Vec<RepoPath>> = found.map(|file| parts_of(file, files)).collect();
+            match first_parts.len() {
+                1 => Ok(Weights::Named(first_parts.into_iter().next().unwrap_or_default())),
+                0 => Err(Error::hub(
+                    HubFailure::NotFound,
+                    format!("{repo} has no GGUF file of the quantisation {}", quote(quantisation)),
+                    listing("its GGUF files are", ggufs.into_iter()),
+                )),
+                _ => Err(Error::hub(
+                    HubFailure::Name,
+                    format!("{repo} has several GGUF files of the quantisation {}", quote(quantisation)),
+                    listing("name one of", first_parts.iter().filter_map(|parts| parts.first())),
+                )),
+            }
+        }
+    }
+}
+
+/// The shards that an index names, each once and in order.
+pub(crate) fn shards(index: &Path, text: &str) -> Result<Vec<RepoPath>> {
+    let bad = |problem: String| Error::file(index, problem, "the repository's index is damaged");
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| bad(format!("expected JSON: {error}")))?;
+    let map = json.get("weight_map").and_then(|map| map.as_object());
+    let map = map.ok_or_else(|| bad("expected an object `weight_map`, found none".to_owned()))?;
+    let mut shards = BTreeSet::new();
+    for (tensor, shard) in map {
+        let plain = |name: &RepoPath| name.as_str().ends_with(".safetensors") && !name.as_str().contains('/');
+        let name = shard.as_str().and_then(RepoPath::new).filter(plain);
+        let name = name.ok_or_else(|| {
+            bad(format!("expected a .safetensors file for {}, found {}", quote(tensor), quote(&shard.to_string())))
+        })?;
+        shards.insert(name);
+    }
+    Ok(shards.into_iter().collect())
+}
+
+/// Files that fit one of the patterns, in which `*` stands for any text and `?` for one character.
+pub(crate) fn matching(patterns: &[String], files: &[RepoPath]) -> Vec<RepoPath> {
+    files.iter().filter(|file| patterns.iter().any(|pattern| fits(pattern, file.as_str()))).cloned().collect()
+}
+
+fn fits(pattern: &str, text: &str) -> bool {
+    match pattern.chars().next() {
+        None => text.is_empty(),
+        Some('*') => {
+            let rest = &pattern[1..];
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))
+        }
+        Some(wanted) => text.chars().next().is_some_and(|c| {
+            (wanted == '?' || wanted == c) && fits(&pattern[wanted.len_utf8()..], &text[c.len_utf8()..])
+        }),
+    }
+}
+
+/// A file with all parts of its split: `m-00001-of-00003.gguf` brings the other two.
+fn parts_of(file: &RepoPath, files: &[RepoPath]) -> Vec<RepoPath> {
+    fn split(name: &str) -> Option<(&str, &str)> {
+        let stem = name.strip_suffix(".gguf")?;
+        let (rest, total) = stem.rsplit_once("-of-")?;
+        let (base, part) = rest.rsplit_once('-')?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        (digits(part) && digits(total)).then_some((base, total))
+    }
+    match split(file.as_str()) {
+        Some(whole) => files.iter().filter(|other| split(other.as_str()) == Some(whole)).cloned().collect(),
+        None => vec![file.clone()],
+    }
+}
+
+/// True where a file's name states the quantisation: `model-Q4_K_M.gguf` and `model.q4_k_m-00001-of-00002.gguf`.
+fn is_quantised_as(file: &RepoPath, quantisation: &str) -> bool {
+    let (name, wanted) = (file.as_str().to_ascii_uppercase(), quantisation.to_ascii_uppercase());
+    name.match_indices(&wanted).any(|(at, _)| {
+        let open = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/'));
+        open(name[..at].chars().next_back()) && open(name[at + wanted.len()..].chars().next())
+    })
+}
+
+fn is_weights(file: &RepoPath) -> bool {
+    [".safetensors", ".gguf"].iter().any(|ending| file.as_str().ends_with(ending))
+}
+
+fn no_safetensors(repo: &str, files: &[RepoPath]) -> Error {
+    let ggufs = files.iter().filter(|file| file.as_str().ends_with(".gguf"));
+    let pickles: Vec<&RepoPath> =
+        files.iter().filter(|file| file.as_str().ends_with(".bin") || file.as_str().ends_with(".pth")).collect();
+    let found = match (ggufs.clone().next(), pickles.first()) {
+        (Some(_), _) => "found GGUF files",
+        (None, Some(_)) => "found only pickles, which can run code when they are read",
+        (None, None) => "found no weights",
+    };
+    let hint = if ggufs.clone().next().is_some() {
+        listing("name one of", ggufs)
+    } else {
+        "look for a copy with safetensors, or convert the model with transformers' `save_pretrained`".to_owned()
+    };
+    Error::hub(HubFailure::NotFound, format!("expected `{SINGLE}` or `{INDEX}` in {repo}, {found}"), hint)
+}
+
+fn listing<'a>(lead: &str, files: impl Iterator<Item = &'a RepoPath>) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<&str> = files.map(RepoPath::as_str).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    format!("{lead} {}{more}", names.iter().take(SHOWN).map(|name| quote(name)).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(names: &[&str]) -> Vec<RepoPath> {
+        names.iter().map(|name| RepoPath::new(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_name_finds_its_weights() {
+        let files = paths(&[
+            "model.safetensors.index.json",
+            "pytorch_model.bin",
+            "m-Q4_K_M.gguf",
+            "m-Q4_K_S.gguf",
+            "m-Q8_0-00001-of-00002.gguf",
+            "m-Q8_0-00002-of-00002.gguf",
+            "sub/m.q5_0.gguf",
+        ]);
+        let check = |name: &str, expected: &[&str]| {
+            let found = weights(&name.parse().unwrap(), &files).unwrap();
+            let expected = match expected {
+                [INDEX] => Weights::Index(RepoPath::new(INDEX).unwrap()),
+                names => Weights::Named(paths(names)),
+            };
+            assert_eq!(found, expected, "{name}");
+        };
+        check("a/b", &[INDEX]);
+        check("a/b:Q4_K_M", &["m-Q4_K_M.gguf"]);
+        check("a/b:q4_k_s", &["m-Q4_K_S.gguf"]);
+        check("a/b:Q8_0", &["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"]);
+        check("a/b:Q5_0", &["sub/m.q5_0.gguf"]);
+        check("a/b/sub/m.q5_0.gguf", &["sub/m.q5_0.gguf"]);
+        for name in ["a/b:Q4_K", "a/b:Q2_K", "a/b/none.gguf"] {
+            assert!(weights(&name.parse().unwrap(), &files).is_err(), "{name}");
+        }
+        let error = weights(&"a/b".parse().unwrap(), &paths(&["pytorch_model.bin"])).unwrap_err();
+        assert!(error.to_string().contains("pickles"), "{error}");
+    }
+
+    #[test]
+    fn an_index_may_name_only_files_of_its_repository() {
+        let shards = |json: &str| shards(Path::new("i.json"), json);
+        let sound = r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors"}}"#;
+        assert_eq!(shards(sound).unwrap(), paths(&["m-1.safetensors", "m-2.safetensors"]));
+        for json in [
+            "",
+            "[]",
+            "{}",
+            r#"{"weight_map": []}"#,
+            r#"{"weight_map": {"a": 1}}"#,
+            r#"{"weight_map": {"a": "../x.safetensors"}}"#,
+            r#"{"weight_map": {"a": "/x.safetensors"}}"#,
+            r#"{"weight_map": {"a": "x.bin"}}"#,
+        ] {
+            assert!(shards(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn patterns_stand_for_names() {
+        let files = paths(&["config.json", "model.safetensors", "onnx/model.onnx"]);
+        let check = |pattern: &str, expected: &[&str]| {
+            assert_eq!(matching(&[pattern.to_owned()], &files), paths(expected), "{pattern}");
+        };
+        check("*", &["config.json", "model.safetensors", "onnx/model.onnx"]);
+        check("*.json", &["config.json"]);
+        check("model.*", &["model.safetensors"]);
+        check("onnx/*", &["onnx/model.onnx"]);
+        check("config.jso?", &["config.json"]);
+        check("none", &[]);
+    }
+}

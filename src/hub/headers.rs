@@ -1,0 +1,71 @@
+//! A weight file's header, read by range: its tensors, dtypes and sizes for some kilobytes instead of gigabytes.
+
+use std::io::Read;
+
+use safetensors::tensor::Metadata;
+
+use super::api::{RemoteFile, Repository, file_path};
+use super::client::Client;
+use super::trouble::Trouble;
+use crate::error::{Error, HubFailure, Result, quote};
+
+/// Bytes of the first request: the header of most files of a few hundred tensors fits.
+const FIRST: u64 = 64 << 10;
+/// Longest header that the format allows.
+const LONGEST: u64 = 100_000_000;
+
+/// The header of a safetensors file on the Hub.
+pub(crate) fn read(client: &Client, remote: &Repository, file: &RemoteFile) -> Result<Metadata> {
+    let path = file_path(&remote.id, &remote.commit, &file.path);
+    let bad = |problem: String| {
+        let file = quote(&format!("{}/{}", remote.id, file.path));
+        Error::hub(
+            HubFailure::Damaged,
+            format!("expected a safetensors file in {file}, {problem}"),
+            "try another revision or repository",
+        )
+    };
+    let mut bytes = range(client, &path, 0, FIRST.min(file.size))?;
+    let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
+    let length = length.ok_or_else(|| bad(format!("found {} bytes", bytes.len())))?;
+    if length > LONGEST || length + 8 > file.size {
+        return Err(bad(format!("found a header of {length} bytes in a file of {}", file.size)));
+    }
+    let end = length + 8;
+    if end > bytes.len() as u64 {
+        bytes.extend(range(client, &path, bytes.len() as u64, end)?);
+    }
+    let header = &bytes[8..end as usize];
+    let metadata: Metadata =
+        serde_json::from_slice(header).map_err(|error| bad(format!("found a header that is none: {error}")))?;
+    let data = metadata.data_len() as u64;
+    if end + data != file.size {
+        return Err(bad(format!("found a header of tensors of {data} bytes in a file of {}", file.size)));
+    }
+    Ok(metadata)
+}
+
+/// Some bytes of a file.
+fn range(client: &Client, path: &str, start: u64, end: u64) -> Result<Vec<u8>> {
+    client.retrying(
+        |_| {},
+        || {
+            let answer = client.get(path, Some(start..end))?;
+            let skip = if answer.status == 206 { 0 } else { start };
+            let mut reader = answer.into_reader();
+            let read = std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink());
+            read.map_err(|error| client.transport(error.into()))?;
+            let mut bytes = Vec::new();
+            let read = reader.take(end - start).read_to_end(&mut bytes);
+            read.map_err(|error| client.transport(error.into()))?;
+            if bytes.len() as u64 == end - start {
+                Ok(bytes)
+            } else {
+                Err(Trouble::transient(
+                    HubFailure::Damaged,
+                    format!("expected {} bytes of {}, found {}", end - start, quote(path), bytes.len()),
+                ))
+            }
+        },
+    )
+}

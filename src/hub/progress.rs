@@ -1,0 +1,162 @@
+//! What a download says of itself, for whoever draws bars or logs lines.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Least time between two reports: ten a second.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How far back the rate looks.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// A download at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The repository.
+    pub model: String,
+    /// The files, in the order in which they are asked for. The list grows once: what a model's small files are known.
+    pub files: Vec<FileProgress>,
+    /// Bytes of all files that are here.
+    pub bytes_done: u64,
+    /// Bytes of all files.
+    pub bytes_total: u64,
+    /// Bytes per second over the last seconds.
+    pub bytes_per_second: f64,
+    /// Time left at that rate.
+    pub time_left: Option<Duration>,
+    /// The last report of this download.
+    pub finished: bool,
+}
+
+/// One file of a download.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FileProgress {
+    /// Its path in the repository.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes that are here.
+    pub done: u64,
+    /// What happens to it.
+    pub state: FileState,
+}
+
+/// What happens to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileState {
+    /// It has not begun.
+    Queued,
+    /// Another process downloads it: which one, as far as that is known.
+    Waiting(String),
+    /// Bytes arrive.
+    Downloading,
+    /// A request failed and is made again: why.
+    Retrying(String),
+    /// It was here before.
+    Cached,
+    /// It is here, every byte checked.
+    Done,
+}
+
+/// Called with every report.
+pub(crate) type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// Collects what threads report and passes it on, at most ten times a second.
+pub(crate) struct Reporter {
+    on_progress: Option<OnProgress>,
+    state: Mutex<State>,
+}
+
+struct State {
+    progress: Progress,
+    reported: Option<Instant>,
+    /// (time, bytes that had arrived by then), oldest first.
+    arrivals: std::collections::VecDeque<(Instant, u64)>,
+    arrived: u64,
+}
+
+impl Reporter {
+    pub(crate) fn new(model: &str, on_progress: Option<OnProgress>) -> Self {
+        let progress = Progress { model: model.to_owned(), ..Progress::default() };
+        Reporter { on_progress, state: Mutex::new(State { progress, reported: None, arrivals: [].into(), arrived: 0 }) }
+    }
+
+    /// Adds a file to the list and returns its number.
+    pub(crate) fn add(&self, name: &str, size: u64) -> usize {
+        self.update(|progress| {
+            progress.files.push(FileProgress { name: name.to_owned(), size, done: 0, state: FileState::Queued });
+            progress.files.len() - 1
+        })
+    }
+
+    /// A file's state changed; that is reported at once.
+    pub(crate) fn state(&self, file: usize, state: FileState) {
+        let mut guard = self.lock();
+        let entry = &mut guard.progress.files[file];
+        if entry.state == state {
+            return;
+        }
+        if matches!(state, FileState::Done | FileState::Cached) {
+            entry.done = entry.size;
+        }
+        entry.state = state;
+        self.report(&mut guard);
+    }
+
+    /// Bytes of a file that were here before the download went on.
+    pub(crate) fn found(&self, file: usize, bytes: u64) {
+        self.update(|progress| progress.files[file].done = bytes);
+    }
+
+    /// Bytes that arrived.
+    pub(crate) fn arrived(&self, file: usize, bytes: u64) {
+        let mut guard = self.lock();
+        guard.progress.files[file].done += bytes;
+        guard.arrived += bytes;
+        if guard.reported.is_none_or(|last| last.elapsed() >= INTERVAL) {
+            self.report(&mut guard);
+        }
+    }
+
+    /// The last report.
+    pub(crate) fn finish(&self) {
+        let mut guard = self.lock();
+        guard.progress.finished = true;
+        self.report(&mut guard);
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+        let mut guard = self.lock();
+        let result = change(&mut guard.progress);
+        if guard.reported.is_none_or(|last| last.elapsed() >= INTERVAL) {
+            self.report(&mut guard);
+        }
+        result
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) // a callback panicked; the counts are sound
+    }
+
+    fn report(&self, state: &mut State) {
+        let now = Instant::now();
+        state.reported = Some(now);
+        let Some(on_progress) = &self.on_progress else { return };
+        state.arrivals.push_back((now, state.arrived));
+        while state.arrivals.len() > 2 && now - state.arrivals[0].0 > RATE_WINDOW {
+            state.arrivals.pop_front();
+        }
+        let (since, before) = state.arrivals[0];
+        let progress = &mut state.progress;
+        progress.bytes_done = progress.files.iter().map(|file| file.done).sum();
+        progress.bytes_total = progress.files.iter().map(|file| file.size).sum();
+        progress.bytes_per_second = (state.arrived - before) as f64 / (now - since).as_secs_f64().max(1e-3);
+        let left = progress.bytes_total.saturating_sub(progress.bytes_done) as f64;
+        progress.time_left = (progress.bytes_per_second > 0.0)
+            .then(|| Duration::try_from_secs_f64(left / progress.bytes_per_second).ok())
+            .flatten();
+        on_progress(progress);
+    }
+}

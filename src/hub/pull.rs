@@ -1,0 +1,329 @@
+//! A whole model from the Hub: what it needs, whether it can run here, then its files, then the links that show them.
+//!
+//! The order is what makes a kill harmless and a refusal cheap: the small files and the weights' headers are judged before
+//! weights move, every blob is checked before a link shows it, and the branch points to a commit only when that commit's
+//! files are all here.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::api::{RemoteFile, Repository, repository};
+use super::cache::RepoCache;
+use super::client::Client;
+use super::digest::digest_of_file;
+use super::files::{self, Weights};
+use super::name::{HubName, RepoPath, Selection};
+use super::progress::Reporter;
+use super::settings::Settings;
+use super::transfer::{Transfer, is_whole};
+use super::{Check, OnProgress, store};
+use super::{headers, lock};
+use crate::error::{Error, HubFailure, Result, quote};
+
+/// Room that is left on the disk for everybody else.
+const SPARE_ROOM: u64 = 16 << 20;
+
+/// A model that is to be here.
+pub(super) struct Pull<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) name: &'a HubName,
+    /// The files to fetch instead of a model's, as patterns.
+    pub(super) patterns: &'a [String],
+    pub(super) check: Option<&'a Check>,
+    pub(super) on_progress: Option<OnProgress>,
+}
+
+/// What a model consists of and how much of it is here.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The repository's name on the Hub.
+    pub repo: String,
+    /// The commit that the revision is at.
+    pub commit: String,
+    /// The licence that its card names.
+    pub license: Option<String>,
+    /// What it consists of.
+    pub files: Vec<PlannedFile>,
+}
+
+/// One file of a [`Plan`].
+#[derive(Clone, Debug)]
+pub struct PlannedFile {
+    /// Its path in the repository.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its hash, which is its name in the cache: sha256, or git's sha1 for small files.
+    pub hash: String,
+    /// True where it is in the cache in full length.
+    pub cached: bool,
+}
+
+/// A model that is in the cache.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// What it consists of; `cached` says what was here before.
+    pub plan: Plan,
+    /// The folder that shows it.
+    pub folder: PathBuf,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Pull<'_> {
+    /// Says what would be fetched, with no change to the cache.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let client = Client::new(self.settings)?;
+        let remote = repository(&client, &self.name.repo, &self.name.revision)?;
+        let cache = RepoCache::new(&self.settings.cache, &self.name.repo);
+        let read = |file: &RemoteFile| {
+            let here = cache.blobs().join(file.digest.to_string());
+            match std::fs::read_to_string(here) {
+                Ok(text) => Ok(text),
+                Err(_) => {
+                    client.text(&super::api::file_path(&remote.id, &remote.commit, &file.path)).map(|(text, _)| text)
+                }
+            }
+        };
+        let wanted = self.wanted(&client, &remote, &cache, &read)?;
+        Ok(plan_of(&remote, &wanted, &cache))
+    }
+
+    /// Fetches what is missing into the cache and shows the whole.
+    pub(super) fn run(&self) -> Result<Pulled> {
+        let cache = RepoCache::new(&self.settings.cache, &self.name.repo);
+        let client = Client::new(self.settings)?;
+        let remote = repository(&client, &self.name.repo, &self.name.revision)?;
+        let _pulling = lock::share(&cache.lock("pull"))?;
+        let (plan, reporter) = self.fetch(&client, &remote, &cache, &|_| Ok(()))?;
+        for file in &plan.files {
+            if let Some(path) = RepoPath::new(&file.name) {
+                store::point(&cache, &remote.commit, &path, &file.hash)?;
+            }
+        }
+        if self.patterns.is_empty() {
+            note_absences(&cache, &remote)?;
+        }
+        store::write_reference(&cache, &self.name.revision, &remote.commit)?;
+        reporter.finish();
+        Ok(Pulled { plan, folder: cache.snapshot(&remote.commit), warnings: self.warnings(&remote) })
+    }
+
+    /// Fetches the files into a folder, from the cache where they are there. What is half done waits in
+    /// `FOLDER/.cache/huggingface` for the next run.
+    pub(super) fn run_into(&self, folder: &Path) -> Result<Pulled> {
+        let shared = RepoCache::new(&self.settings.cache, &self.name.repo);
+        let beside = RepoCache::new(&folder.join(".cache").join("huggingface"), &self.name.repo);
+        let client = Client::new(self.settings)?;
+        let remote = repository(&client, &self.name.repo, &self.name.revision)?;
+        store::prepare(&beside)?;
+        let bring = |files: &[&RemoteFile]| {
+            files.iter().try_for_each(|file| {
+                let there = beside.blobs().join(file.digest.to_string());
+                let known = shared.blobs().join(file.digest.to_string());
+                if there.exists() {
+                    Ok(())
+                } else {
+                    bring(file, &folder.join(file.path.as_str()), &known, &beside, &there)
+                }
+            })
+        };
+        let (plan, reporter) = self.fetch(&client, &remote, &beside, &bring)?;
+        for file in &plan.files {
+            let (here, there) = (folder.join(&file.name), beside.blobs().join(&file.hash));
+            here.parent().map_or(Ok(()), store::make_folder)?;
+            std::fs::rename(&there, &here).map_err(|error| store::cache_failure(&here, "write", &error))?;
+        }
+        let _ = std::fs::remove_dir_all(&beside.root); // no part is left in it
+        reporter.finish();
+        Ok(Pulled { plan, folder: folder.to_owned(), warnings: self.warnings(&remote) })
+    }
+
+    /// Fetches what is missing into a cache's blobs. `before` sees what is wanted before weights move.
+    fn fetch(
+        &self,
+        client: &Client,
+        remote: &Repository,
+        cache: &RepoCache,
+        before: &dyn Fn(&[&RemoteFile]) -> Result<()>,
+    ) -> Result<(Plan, Reporter)> {
+        store::prepare(cache)?;
+        let reporter = Reporter::new(&self.name.to_string(), self.on_progress.clone());
+        let transfer = Transfer {
+            client,
+            cache,
+            repo: &remote.id,
+            commit: &remote.commit,
+            reporter: &reporter,
+            stall: self.settings.stall,
+        };
+        let early = std::cell::RefCell::new(BTreeSet::new());
+        let read = |file: &RemoteFile| {
+            early.borrow_mut().insert(file.path.clone());
+            transfer.fetch(&[(reporter.add(file.path.as_str(), file.size), file)])?;
+            let blob = cache.blobs().join(file.digest.to_string());
+            std::fs::read_to_string(&blob)
+                .map_err(|error| Error::file(&blob, format!("expected text: {error}"), "the repository is damaged"))
+        };
+        let wanted = self.wanted(client, remote, cache, &read)?;
+        let plan = plan_of(remote, &wanted, cache);
+        before(&wanted)?;
+        let early = early.into_inner();
+        let rest: Vec<(usize, &RemoteFile)> = wanted
+            .iter()
+            .filter(|file| !early.contains(&file.path))
+            .map(|file| (reporter.add(file.path.as_str(), file.size), *file))
+            .collect();
+        room_for(cache, &rest)?;
+        transfer.fetch(&rest)?;
+        Ok((plan, reporter))
+    }
+
+    /// The files that the user wants, small ones first, after they were judged.
+    fn wanted<'r>(
+        &self,
+        client: &Client,
+        remote: &'r Repository,
+        cache: &RepoCache,
+        read: &dyn Fn(&RemoteFile) -> Result<String>,
+    ) -> Result<Vec<&'r RemoteFile>> {
+        if !self.patterns.is_empty() {
+            let paths = files::matching(self.patterns, &remote.paths());
+            if paths.is_empty() {
+                let (repo, patterns) = (quote(remote.id.as_str()), quote(&self.patterns.join(" ")));
+                let problem = format!("{repo} has no file that fits {patterns}");
+                return Err(Error::hub(HubFailure::NotFound, problem, "`--file '*' --dry-run` lists all"));
+            }
+            return paths.iter().map(|path| present(remote, path)).collect();
+        }
+        if self.name.selection != Selection::Weights {
+            return match files::weights(self.name, &remote.paths())? {
+                Weights::Named(paths) => paths.iter().map(|path| present(remote, path)).collect(),
+                Weights::Single(path) | Weights::Index(path) => Ok(vec![present(remote, &path)?]),
+            };
+        }
+        let config = remote.file(files::CONFIG).ok_or_else(|| {
+            let problem = format!("expected `{}` in {}, found none", files::CONFIG, quote(remote.id.as_str()));
+            Error::hub(HubFailure::NotFound, problem, "this is no model's repository; `--file` fetches single files")
+        })?;
+        let text = read(config)?;
+        if let Some(check) = self.check {
+            (check.config)(Path::new(&shown(remote, &config.path)), &text)?;
+        }
+        let mut wanted = vec![config];
+        wanted.extend(files::BESIDE.iter().filter_map(|name| remote.file(name)));
+        let weights = match files::weights(self.name, &remote.paths())? {
+            Weights::Single(path) => vec![present(remote, &path)?],
+            Weights::Named(paths) => paths.iter().map(|path| present(remote, path)).collect::<Result<_>>()?,
+            Weights::Index(path) => {
+                let index = present(remote, &path)?;
+                let text = read(index)?;
+                wanted.push(index);
+                let shards = files::shards(Path::new(&shown(remote, &path)), &text)?;
+                shards.iter().map(|path| present(remote, path)).collect::<Result<_>>()?
+            }
+        };
+        has_tokenizer(remote)?;
+        for file in &weights {
+            if let Some(check) = self.check
+                && !is_whole(&cache.blobs().join(file.digest.to_string()), file.size)
+            {
+                (check.weights)(Path::new(&shown(remote, &file.path)), &headers::read(client, remote, file)?)?;
+            }
+        }
+        wanted.extend(weights);
+        Ok(wanted)
+    }
+
+    fn warnings(&self, remote: &Repository) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if remote.id != self.name.repo {
+            let (old, new) = (quote(self.name.repo.as_str()), quote(remote.id.as_str()));
+            warnings.push(format!("{old} is now called {new} on the Hub; both names work"));
+        }
+        if let Some(first) = remote.refused.first() {
+            let count = crate::error::count(remote.refused.len(), "file");
+            warnings.push(format!("the repository lists {count} under names that could leave the cache, such as {}; they were not fetched", quote(first)));
+        }
+        warnings
+    }
+}
+
+/// Notes which of the files that a model's reader asks for the repository does not have.
+fn note_absences(cache: &RepoCache, remote: &Repository) -> Result<()> {
+    let absent = [files::CONFIG].into_iter().chain(files::BESIDE).filter(|name| remote.file(name).is_none());
+    absent.filter_map(RepoPath::new).try_for_each(|path| store::write_absence(cache, &remote.commit, &path))
+}
+
+/// Saves a download where a file lies in its folder already, as a second name of it, or in the shared cache, as a copy.
+fn bring(file: &RemoteFile, here: &Path, known: &Path, beside: &RepoCache, there: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| store::cache_failure(there, "write", &error);
+    let sound =
+        |path: &Path| is_whole(path, file.size) && digest_of_file(path, &file.digest).is_ok_and(|d| d == file.digest);
+    if sound(here) && std::fs::hard_link(here, there).is_ok() || !sound(known) {
+        return Ok(());
+    }
+    let copy = store::temporary(beside, "copy");
+    std::fs::copy(known, &copy).and_then(|_| std::fs::rename(&copy, there)).map_err(failed)
+}
+
+fn plan_of(remote: &Repository, wanted: &[&RemoteFile], cache: &RepoCache) -> Plan {
+    let file = |file: &&RemoteFile| PlannedFile {
+        name: file.path.to_string(),
+        size: file.size,
+        hash: file.digest.to_string(),
+        cached: is_whole(&cache.blobs().join(file.digest.to_string()), file.size),
+    };
+    Plan {
+        repo: remote.id.to_string(),
+        commit: remote.commit.to_string(),
+        license: remote.license.clone(),
+        files: wanted.iter().map(file).collect(),
+    }
+}
+
+fn present<'r>(remote: &'r Repository, path: &RepoPath) -> Result<&'r RemoteFile> {
+    remote.file(path.as_str()).ok_or_else(|| {
+        let problem = format!("expected {} in {}, found none", quote(path.as_str()), quote(remote.id.as_str()));
+        Error::hub(HubFailure::NotFound, problem, "the repository is incomplete; try another revision")
+    })
+}
+
+/// How messages name a file of a repository that is not here yet.
+fn shown(remote: &Repository, path: &RepoPath) -> String {
+    format!("{}/{path}", remote.id)
+}
+
+fn has_tokenizer(remote: &Repository) -> Result<()> {
+    let has = |name: &str| remote.file(name).is_some();
+    if has("tokenizer.json") || has("vocab.json") && has("merges.txt") {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        Path::new(remote.id.as_str()),
+        "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none",
+        "look for a copy of the model with tokenizer.json",
+    ))
+}
+
+/// Asks the disk before anything large is begun.
+fn room_for(cache: &RepoCache, files: &[(usize, &RemoteFile)]) -> Result<()> {
+    let missing = |file: &RemoteFile| {
+        let etag = file.digest.to_string();
+        if is_whole(&cache.blobs().join(&etag), file.size) { 0 } else { file.size }
+    };
+    let needed: u64 = files.iter().map(|(_, file)| missing(file)).sum();
+    let Ok(free) = fs4::available_space(cache.blobs()) else { return Ok(()) }; // a file system that does not tell
+    let partly: u64 = super::part::bytes_on_disk(&cache.blobs());
+    if needed == 0 || needed.saturating_sub(partly) + SPARE_ROOM <= free {
+        return Ok(());
+    }
+    Err(Error::hub(
+        HubFailure::DiskFull,
+        format!(
+            "the disk of {} is too full: expected room for {needed} bytes, found {free}",
+            quote(&cache.root.display().to_string())
+        ),
+        "make room (`fireside cache ls` shows what is there), or name another folder in HF_HOME",
+    ))
+}
