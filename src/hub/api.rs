@@ -10,6 +10,10 @@ use crate::error::{Error, HubFailure, Result, quote};
 
 /// Pages of one listing; a page holds a thousand files.
 const MOST_PAGES: usize = 200;
+/// Files of one listing; a model has hundreds at most.
+const MOST_FILES: usize = 100_000;
+/// Bytes of one listing.
+const LONGEST_LISTING: usize = 64 << 20;
 
 /// A repository at one commit.
 #[derive(Clone, Debug)]
@@ -48,7 +52,7 @@ impl Repository {
 /// Asks for a repository's commit and files.
 pub(crate) fn repository(client: &Client, repo: &RepoId, revision: &Revision) -> Result<Repository> {
     let path = format!("/api/models/{repo}/revision/{}", percent_encoded(revision.as_str(), ""));
-    let (info, _) = json(client, &path)?;
+    let (info, ..) = json(client, &path)?;
     let odd = |what: &str, found: Option<&Value>| {
         let found = quote(&found.map_or_else(|| "nothing".to_owned(), Value::to_string));
         let problem = format!("expected {what} in the Hub's answer about {}, found {found}", quote(repo.as_str()));
@@ -78,9 +82,14 @@ pub(crate) fn file_path(repo: &RepoId, commit: &Commit, file: &RepoPath) -> Stri
 fn read_tree(client: &Client, repository: &mut Repository, odd: &dyn Fn(&str, Option<&Value>) -> Error) -> Result<()> {
     let mut next =
         Some(format!("/api/models/{}/tree/{}?recursive=true&expand=false", repository.id, repository.commit));
+    let mut bytes = 0;
     for _ in 0..MOST_PAGES {
         let Some(path) = next.take() else { return Ok(()) };
-        let (page, headers) = json(client, &path)?;
+        let (page, headers, length) = json(client, &path)?;
+        bytes += length;
+        if bytes > LONGEST_LISTING || repository.files.len() > MOST_FILES {
+            break;
+        }
         for entry in page.as_array().ok_or_else(|| odd("a list of files", Some(&page)))? {
             if entry["type"] != "file" {
                 continue;
@@ -99,7 +108,8 @@ fn read_tree(client: &Client, repository: &mut Repository, odd: &dyn Fn(&str, Op
         }
         next = next_page(&headers, client.endpoint())?;
     }
-    Err(odd(&format!("at most {MOST_PAGES} pages of files"), None))
+    let found = Value::from(format!("{} files in {bytes} bytes, and more to come", repository.files.len()));
+    Err(odd(&format!("at most {MOST_FILES} files"), Some(&found)))
 }
 
 /// The address in `Link: <…>; rel="next"`, which must be one of this Hub.
@@ -118,7 +128,8 @@ fn next_page(headers: &HeaderMap, endpoint: &str) -> Result<Option<String>> {
     ))
 }
 
-fn json(client: &Client, path: &str) -> Result<(Value, HeaderMap)> {
+/// An answer's JSON, headers and length in bytes.
+fn json(client: &Client, path: &str) -> Result<(Value, HeaderMap, usize)> {
     let (text, headers) = client.text(path)?;
     let json = serde_json::from_str(&text).map_err(|error| {
         Error::hub(
@@ -127,5 +138,5 @@ fn json(client: &Client, path: &str) -> Result<(Value, HeaderMap)> {
             "check HF_ENDPOINT and the proxy between; a sign-in page of a network may be in the way",
         )
     })?;
-    Ok((json, headers))
+    Ok((json, headers, text.len()))
 }

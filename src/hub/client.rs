@@ -109,7 +109,11 @@ impl Client {
                 continue;
             }
             let answer = Answer { status, headers: parts.headers, first_headers, body };
-            return if matches!(status, 200 | 206) { answer.unencoded() } else { Err(self.refused(path, answer, trusted)) };
+            return if matches!(status, 200 | 206) {
+                answer.unencoded()
+            } else {
+                Err(self.refused(path, answer, trusted))
+            };
         }
         Err(Trouble::Final(Error::hub(
             HubFailure::Server,
@@ -215,10 +219,9 @@ impl Client {
             of_status(status, &code, &said, wait, path, self)
         } else {
             // A store's address is good for some minutes; the Hub gives a new one.
-            Trouble::transient(
-                HubFailure::Server,
-                format!("the store behind the Hub answers {status} for {}", quote(path)),
-            )
+            let problem = format!("the store behind the Hub answers {status} for {}", quote(path));
+            let hint = "try again later: what has arrived is kept";
+            Trouble::Transient { error: Error::hub(HubFailure::Server, problem, hint), wait }
         }
     }
 }

@@ -99,6 +99,9 @@ pub(crate) fn point(cache: &RepoCache, commit: &Commit, file: &RepoPath, etag: &
     }
     let up = "../".repeat(2 + file.as_str().matches('/').count());
     let target = format!("{up}blobs/{etag}");
+    if link(&target, &pointer).is_ok() {
+        return Ok(pointer);
+    }
     let temporary = temporary(cache, "link");
     let made = link(&target, &temporary)
         .or_else(|_| fs::copy(cache.blobs().join(etag), &temporary).map(drop))

@@ -34,6 +34,8 @@ struct Checkpoint {
     tensors: HashMap<String, Entry>,
     /// Asked for so far; the rest is reported by [`Weights::unused`].
     used: Mutex<HashSet<String>>,
+    /// Known to the architecture and not kept.
+    ignored: Mutex<HashSet<String>>,
     warnings: Mutex<Vec<String>>,
     /// The dtype to keep weights in; `None` keeps them as stored.
     dtype: Option<Dtype>,
@@ -57,7 +59,14 @@ impl Weights {
             WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
         };
-        let checkpoint = Checkpoint { file, tensors, used: Mutex::default(), warnings: Mutex::default(), dtype };
+        let checkpoint = Checkpoint {
+            file,
+            tensors,
+            used: Mutex::default(),
+            ignored: Mutex::default(),
+            warnings: Mutex::default(),
+            dtype,
+        };
         Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
     }
 
@@ -119,14 +128,16 @@ impl Weights {
 
     /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.
     pub fn ignore(&self) {
-        self.mark_used();
+        let mut ignored = self.checkpoint.ignored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ignored.insert(self.path.clone());
     }
 
     /// Names in the files that no layer asked for, sorted.
     pub fn unused(&self) -> Vec<String> {
         let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut names: Vec<String> =
-            self.checkpoint.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+        let ignored = self.checkpoint.ignored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let unknown = |name: &&String| !used.contains(*name) && !ignored.contains(*name);
+        let mut names: Vec<String> = self.checkpoint.tensors.keys().filter(unknown).cloned().collect();
         names.sort();
         names
     }

@@ -22,7 +22,7 @@ fn a_model_that_is_not_there_is_named() {
     let empty = TempDir::new().unwrap();
     let (tale, folder) = (fixture("tale"), name_of(empty.path()));
     check("no-such-model", &["`no-such-model`", "nothing answers at", "hint:"]);
-    check("owner/name", &["`owner/name`", "Hub"]);
+    check("owner/name", &["`owner/name`", "nothing answers at", "hint:"]);
     check("./no/such/folder", &["`./no/such/folder`", "no such file or folder"]);
     check("", &["``"]);
     check(&folder, &["model.safetensors", "an empty folder"]);
