@@ -23,7 +23,8 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
-#[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))] // commands and downloads together use all of it
+#[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
+// commands and downloads together use all of it
 mod hub;
 #[doc(hidden)]
 pub mod kernels;

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::output::figure;
 use super::progress::{self, ProgressStyle};
+use crate::source::Source;
 use crate::{Hub, NetworkBan, forbid_network};
 
 /// How models are fetched.
@@ -25,14 +26,25 @@ static BAN: OnceLock<NetworkBan> = OnceLock::new();
 impl HubArgs {
     /// The Hub as the arguments and the environment say. Where either says `offline`, sockets are given up here.
     pub(super) fn open(&self) -> Result<Hub> {
+        if self.offline {
+            BAN.get_or_init(forbid_network);
+        }
         let mut hub = Hub::from_env()?;
         if self.offline {
             hub = hub.offline();
-        }
-        if hub.is_offline() {
+        } else if hub.is_offline() {
             BAN.get_or_init(forbid_network);
         }
         Ok(hub.on_progress(progress::shown(self.progress)))
+    }
+
+    /// The same for a model that may be on this machine: then nothing that is wrong with the Hub's settings matters.
+    pub(super) fn open_for(&self, model: &str) -> Result<Option<Hub>> {
+        match self.open() {
+            Ok(hub) => Ok(Some(hub)),
+            Err(_) if Source::local(model).is_ok_and(|found| found.is_some()) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -41,7 +41,9 @@ impl MachineArgs {
     pub(super) fn load(&self, model: &str) -> Result<Engine> {
         let mut builder =
             Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
-        builder = builder.hub(self.hub.open()?);
+        if let Some(hub) = self.hub.open_for(model)? {
+            builder = builder.hub(hub);
+        }
         if let Some(dtype) = self.dtype {
             builder = builder.dtype(dtype);
         }

@@ -41,7 +41,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let text = args.text.read()?;
-    let tokenizer = Tokenizer::load_with(&args.model, &args.hub.open()?)?;
+    let tokenizer = match args.hub.open_for(&args.model)? {
+        Some(hub) => Tokenizer::load_with(&args.model, &hub)?,
+        None => Tokenizer::load(&args.model)?,
+    };
     if args.decode {
         return decode(&args, &text, &tokenizer);
     }

@@ -145,6 +145,9 @@ impl Hub {
     /// Finds the files of a model that is named as on the Hub: in the cache, or else on the Hub.
     pub(crate) fn resolve(&self, name: &str, check: &Check) -> Result<Source> {
         let names = candidates(name)?;
+        if let Some(name) = names.first().filter(|name| name.selection != Selection::Weights) {
+            return Err(gguf(name));
+        }
         let mut missing = None;
         for candidate in &names {
             match self.in_cache(candidate) {
@@ -228,9 +231,6 @@ impl Hub {
 
     #[cfg(feature = "hub")]
     fn fetch(&self, name: &HubName, check: &Check) -> Result<()> {
-        if name.selection != Selection::Weights {
-            return Err(gguf(name));
-        }
         self.pull_of(name, &[], Some(check)).run().map(drop)
     }
 

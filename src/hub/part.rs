@@ -57,13 +57,17 @@ impl Part {
     /// Takes over what a dead process left of this blob, or begins anew. The blob's lock is held.
     pub(crate) fn open(cache: &RepoCache, digest: Digest, size: u64) -> Result<Part> {
         let etag = digest.to_string();
-        let left = left_over(&cache.blobs(), &etag);
-        for path in left {
-            match Part::take_over(&path, digest, size) {
-                Some(part) => return Ok(part),
-                None if is_abandoned(&path) => remove(&path),
-                None => {}
+        let mut taken = None;
+        for path in left_over(&cache.blobs(), &etag) {
+            let part = if taken.is_none() { Part::take_over(&path, digest, size) } else { None };
+            if part.is_some() {
+                taken = part;
+            } else if is_abandoned(&path) {
+                remove(&path); // one of the same blob has more, or this one is damaged
             }
+        }
+        if let Some(part) = taken {
+            return Ok(part);
         }
         let path = temporary(cache, &etag);
         let failed = |error: io::Error| cache_failure(&path, "write", &error);

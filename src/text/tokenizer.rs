@@ -36,7 +36,10 @@ impl Tokenizer {
     /// A model's tokenizer without its weights: of `ember`, a folder, a `.safetensors` file with its siblings, or a model
     /// of the Hub, of which no more than the tokenizer is fetched.
     pub fn load(name: &str) -> Result<Tokenizer> {
-        Tokenizer::load_with(name, &Hub::from_env()?)
+        match Source::local(name)? {
+            Some(source) => Tokenizer::open(&source.tokenizer),
+            None => Tokenizer::open(&Hub::from_env()?.tokenizer(name)?),
+        }
     }
 
     /// The same, with a Hub that is not the environment's.

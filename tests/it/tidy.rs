@@ -5,8 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Modules by layer, lowest first. `use crate::…` points down, or sideways without a circle.
-const LAYERS: &[&[&str]] =
-    &[&["kernels", "device", "error", "memory"], &["source", "hub"], &["nn", "weights", "text"], &["models"], &["engine"], &["cli"]];
+const LAYERS: &[&[&str]] = &[
+    &["kernels", "device", "error", "memory"],
+    &["source", "hub"],
+    &["nn", "weights", "text"],
+    &["models"],
+    &["engine"],
+    &["cli"],
+];
 
 /// The only files that may say `unsafe`: entries compiled for instruction sets, the memory map, and the look at stdout
 /// before `main`.
@@ -179,6 +185,9 @@ fn what_is_absent_stays_absent() {
             &["println!", "clap::Parser", "std::io", "TcpStream"],
             "the engine has no words and no sockets",
         ),
+        ("src/cli/", &["ureq"], "only the hub makes requests"),
+        ("src/engine/", &["ureq"], "only the hub makes requests"),
+        ("src/source.rs", &["ureq"], "only the hub makes requests"),
         ("src/", &["std::net", "unix::net", "TcpStream", "TcpListener", "UdpSocket"], "nothing here opens a socket"),
     ];
     for (file, text) in sources() {
@@ -251,10 +260,19 @@ fn the_architecture_page_names_every_source_file() {
 #[test]
 fn every_help_page_has_examples_and_every_example_parses() {
     let (fireside, generate) = (fireside::cli::command(), fireside::cli::generate_command());
-    let verbs = fireside.get_subcommands().filter(|verb| verb.get_name() != "help").cloned();
-    // Each page, and the words that its examples begin with.
-    let mut pages: Vec<(String, clap::Command)> =
-        verbs.map(|verb| (format!("fireside {}", verb.get_name()), verb)).collect();
+    /// The pages of all verbs below a command, each with the words that its examples begin with.
+    fn below(name: &str, command: &clap::Command) -> Vec<(String, clap::Command)> {
+        let verbs = command.get_subcommands().filter(|verb| verb.get_name() != "help");
+        verbs
+            .flat_map(|verb| {
+                let name = format!("{name} {}", verb.get_name());
+                let mut pages = below(&name, verb);
+                pages.push((name, verb.clone()));
+                pages
+            })
+            .collect()
+    }
+    let mut pages = below("fireside", &fireside);
     assert!(pages.len() >= 5, "the check sees verbs");
     pages.extend([("fireside".to_owned(), fireside.clone()), ("generate".to_owned(), generate.clone())]);
     for (name, page) in pages {

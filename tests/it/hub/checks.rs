@@ -62,8 +62,8 @@ pub fn done(what: &str, outcome: &Outcome, hub: &FakeHub) {
     quiet_terminal(what, outcome, hub);
 }
 
-/// A run that failed as a failure should: exit code 1, one line of error, a hint, nothing that floods or drives a terminal.
-/// Gives the line.
+/// A run that failed as a failure should: exit code 1, one line of error, a hint, nothing that floods or drives a
+/// terminal. Gives the line.
 #[track_caller]
 pub fn refused(what: &str, outcome: &Outcome, hub: &FakeHub) -> String {
     let told = || told(outcome, hub);
@@ -96,8 +96,8 @@ pub fn told(outcome: &Outcome, hub: &FakeHub) -> String {
 #[derive(Default)]
 pub struct Known(HashSet<(PathBuf, u64, Option<SystemTime>)>);
 
-/// What is wrong in a repository's folder of a cache: visible files that are not the Hub's, blobs that are not what their
-/// name says, references to other commits.
+/// What is wrong in a repository's folder of a cache: visible files that are not the Hub's, blobs that are not what
+/// their name says, references to other commits.
 pub fn wrong_files(repo: &Path, commit: &str, tree: &Tree) -> Vec<String> {
     wrong_files_but(&mut Known::default(), repo, commit, tree)
 }

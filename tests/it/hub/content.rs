@@ -1,4 +1,5 @@
-//! What a file of the fake Hub holds: bytes, or a beginning and a block that repeats, so that a gigabyte costs a megabyte.
+//! What a file of the fake Hub holds: bytes, or a beginning and a block that repeats, so that a gigabyte costs a
+//! megabyte.
 
 use std::fmt::Write;
 use std::sync::Arc;

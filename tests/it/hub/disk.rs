@@ -104,7 +104,7 @@ pub fn spread(count: usize, size: u64) -> Vec<Full> {
     (0..count)
         .map(|i| match i % 2 {
             0 => Full::From((256 << 10) + size * i / count),
-            // Late enough to be in the middle, early enough that filling the disk is faster than the rest of the download.
+            // In the middle, and early enough that filling the disk is faster than the rest of the download.
             _ => Full::While(size / 10 * 7 * i / count),
         })
         .collect()

@@ -1,4 +1,5 @@
-//! What the Hub, the network and the disk refuse: each has its own sentence and a next step, and the token stays secret.
+//! What the Hub, the network and the disk refuse: each has its own sentence and a next step, and the token stays
+//! secret.
 
 use std::collections::BTreeMap;
 use std::process::Command;

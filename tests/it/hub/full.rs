@@ -1,8 +1,8 @@
 //! The full counts, by one command that needs some minutes:
 //! `FIRESIDE_HUB_FAULTS=full FIRESIDE_HUB_REPORT=report.md cargo test --release --test it hub::full -- --nocapture`.
 //!
-//! It runs what the quick tests run, more often and on larger files. Every count is of cases that went as they should; a
-//! row whose cases did not all do so says FAILED, and so does the run at its end.
+//! It runs what the quick tests run, more often and on larger files. Every count is of cases that went as they should;
+//! a row whose cases did not all do so says FAILED, and so does the run at its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

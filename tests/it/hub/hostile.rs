@@ -93,7 +93,8 @@ pub fn attacks() -> Vec<Attack> {
             format!("a shard named {name:?} in the index"),
             Box::new(move |hub| {
                 sharded(hub, "org/m");
-                let index = json!({ "metadata": {}, "weight_map": { "wte.weight": name, "wpe.weight": format!("{name}.safetensors") } });
+                let shards = json!({ "wte.weight": name, "wpe.weight": format!("{name}.safetensors") });
+                let index = json!({ "metadata": {}, "weight_map": shards });
                 let draft = hub.repo("org/m").file("model.safetensors.index.json", index.to_string());
                 draft.large_file(name, "evil").large_file(&format!("{name}.safetensors"), "evil").publish();
                 hub.without("org/m", "model.safetensors");

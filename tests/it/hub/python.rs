@@ -170,8 +170,8 @@ fn home_has(snapshot: &str, path: &str) -> bool {
 
 /// Python's own look at the cache finds nothing odd.
 fn no_warnings(python: &OsString, home: &Home, hub: &FakeHub) {
-    let code = "from huggingface_hub import scan_cache_dir as s\nfound = s()\nprint(len(found.repos), len(found.warnings))\n\
-                print(*found.warnings)";
+    let code = "from huggingface_hub import scan_cache_dir as s\nfound = s()\n\
+                print(len(found.repos), len(found.warnings))\nprint(*found.warnings)";
     let scan = script(python, home, &hub.url(), code);
     assert!(scan.stdout.starts_with("1 0\n"), "expected one repository and no warning: {scan:?}");
 }

@@ -83,7 +83,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// True once for each request that it fits and whose turn it is. `bytes` are those of a file that the answer carries.
+    /// True once for each request that it fits and whose turn it is. `bytes` are those of a file in the answer.
     pub fn takes(&mut self, origin: Origin, method: &str, path: &str, bytes: Option<&Range<u64>>) -> bool {
         let fits = self.origin.is_none_or(|own| own == origin)
             && (self.method == "*" || self.method == method)
