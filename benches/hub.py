@@ -34,6 +34,7 @@ PYTHON = "import sys; from huggingface_hub import snapshot_download; snapshot_do
 class Hub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     files = {}  # name -> (bytes, hash, is_large)
+    limit, due, turn = 0, 0.0, threading.Lock()
 
     def log_message(self, *_):
         pass
@@ -72,8 +73,20 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and self.limit:
+            self.send_slowly(body)
+        elif self.command == "GET":
             self.wfile.write(body)
+
+    def send_slowly(self, body):
+        """All connections together send --limit MiB a second."""
+        for start in range(0, len(body), 1 << 18):
+            piece = body[start : start + (1 << 18)]
+            with self.turn:
+                Hub.due = max(Hub.due, time.monotonic()) + len(piece) / (self.limit << 20)
+                wait = Hub.due - time.monotonic()
+            time.sleep(max(wait, 0))
+            self.wfile.write(piece)
 
 
 class Server(socketserver.ThreadingMixIn, HTTPServer):
@@ -96,6 +109,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the large file, in MiB")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=0, help="MiB per second that the server sends; 0 for all it can")
     parser.add_argument("--folder", type=Path, default=None, help="where the caches are made")
     parser.add_argument("--fireside", type=Path, nargs="+", default=[ROOT / "target/release/fireside"], help="several are compared")
     args = parser.parse_args()
@@ -105,6 +119,7 @@ def main():
         "big.bin": (big, hashlib.sha256(big).hexdigest(), True),
         "small.txt": (small, hashlib.sha1(b"blob %d\0" % len(small) + small).hexdigest(), False),
     }
+    Hub.limit = args.limit
     server = Server(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"

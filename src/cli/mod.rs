@@ -31,8 +31,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "fireside", version, styles = STYLES, arg_required_else_help = true, after_help = "Examples:
   fireside generate \"Hello World\"
-  fireside generate --model ./gpt2 --temperature 0 -n 40 \"The capital of France is\"
-  fireside info ./gpt2")]
+  fireside generate --model gpt2 --temperature 0 -n 40 \"The capital of France is\"
+  fireside info Qwen/Qwen2.5-0.5B")]
 struct Fireside {
     #[command(subcommand)]
     verb: Verb,

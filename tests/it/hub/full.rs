@@ -45,7 +45,7 @@ fn the_full_counts_hold() {
     }
     let heads = ["| what | found | took |", "|---|---|---|"].map(str::to_owned);
     let mut report = Report { lines: heads.to_vec(), failed: 0 };
-    report.row("kill -9 at 200 points of a download of 40 MiB, then a run to the end", || {
+    report.row("kill -9 at 200 points of a download of 40 MiB at 48 MiB/s, then a run to the end", || {
         let size = 40 * MIB;
         let (served, wanted) = resume::kill_points(&resume::spread(200, size, 0..40_000), size, 48 * MIB);
         format!("200 of 200 complete, 0 wrong visible files at any look, {served} bytes served for {wanted} wanted")
@@ -54,7 +54,7 @@ fn the_full_counts_hold() {
         let kills = steps::killed_at_every_step(60);
         kills.map_or_else(skipped, |kills| format!("{kills} kills, 0 wrong visible files, every next run complete"))
     });
-    report.row("20 kills of a file of 1 GiB", || {
+    report.row("20 kills of a file of 1 GiB at 128 MiB/s", || {
         let size = 1024 * MIB;
         let served = resume::kills_in_a_row(size, 20, 128 * MIB);
         let most = size + size / 50 + 20 * UNDER_WAY;
@@ -89,7 +89,7 @@ fn the_full_counts_hold() {
         disks.map_or_else(skipped, |count| format!("{count} of 50: an error, no wrong blob, the next run continues"))
     });
     if let Some(python) = python::python() {
-        report.row("one cache with Python's client, 20 repositories each way", || {
+        report.row("one cache with Python's client, 20 repositories of two kinds each way", || {
             for i in 0..10 {
                 for (id, make) in
                     [(format!("org/tale{i}"), tale as fn(&FakeHub, &str) -> String), (format!("bare{i}"), sharded)]
