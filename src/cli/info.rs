@@ -17,7 +17,7 @@ use self::estimate::{Machine, Needs};
 use self::sizes::{Sizes, headers};
 use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
-use crate::hub::Check;
+use crate::hub::Requirements;
 use crate::source::Source;
 use crate::{EMBEDDED, Hub};
 
@@ -62,7 +62,7 @@ fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()
     let cache = info.cache_bytes_per_token * info.context;
     let is_of_the_hub = local.is_none();
     let machine = if args.json || is_of_the_hub {
-        let anything = Check { config: |_, _| Ok(()), weights: |_, _| Ok(()) };
+        let anything = Requirements { config: |_, _| Ok(()), weights: |_, _| Ok(()) };
         let source = local.map_or_else(|| hub.resolve(model, &anything), Ok)?; // in the cache: it was loaded from there
         let sizes = Sizes::of(headers(&source).unwrap_or_default().iter(), args.machine.dtype);
         let machine = Machine::measure(&args.machine, sizes.main_dtype())?;

@@ -72,6 +72,7 @@ fn json_of(progress: &Progress) -> Value {
         "bytes_total": progress.bytes_total,
         "bytes_per_second": progress.bytes_per_second.round(),
         "seconds_left": progress.time_left.map(|left| left.as_secs()),
+        "notice": progress.notice.as_deref().map(line),
         "finished": progress.finished,
         "files": files,
     })
@@ -82,7 +83,7 @@ fn json_of(progress: &Progress) -> Value {
 struct Lines {
     began: Option<Instant>,
     said: Option<Instant>,
-    fetched: u64,
+    notice: Option<String>,
     /// What was last said of a file's trouble.
     troubles: HashMap<String, String>,
 }
@@ -96,6 +97,12 @@ impl Lines {
                 self.troubles.insert(file.name.clone(), trouble);
             }
         }
+        if progress.notice != self.notice {
+            self.notice.clone_from(&progress.notice);
+            if let Some(notice) = &self.notice {
+                note(&format!("{}: {}", line(&progress.model), line(notice)));
+            }
+        }
         let active = progress.files.iter().any(|file| matches!(file.state, FileState::Downloading | FileState::Done));
         if !active {
             return;
@@ -104,10 +111,14 @@ impl Lines {
             note(&format!("fetching {}", line(&progress.model)));
             Instant::now()
         });
-        self.fetched = progress.bytes_done;
-        if progress.finished {
+        let done = progress.files.iter().all(|file| matches!(file.state, FileState::Done | FileState::Cached));
+        if progress.finished && done {
+            let came = progress.files.iter().filter(|file| file.state == FileState::Done).map(|file| file.size);
+            let came = came.sum::<u64>() as usize;
             let seconds = began.elapsed().as_secs_f64();
-            note(&format!("fetched {}: {} in {seconds:.1} s", line(&progress.model), bytes(self.fetched as usize)));
+            note(&format!("fetched {}: {} in {seconds:.1} s", line(&progress.model), bytes(came)));
+        } else if progress.finished {
+            // The error that ends it says why.
         } else if self.said.unwrap_or(began).elapsed() >= LINE_EVERY {
             self.said = Some(Instant::now());
             let left = progress.time_left.map_or_else(String::new, |left| format!(", {} left", clock(left)));
@@ -145,12 +156,21 @@ fn clock(time: Duration) -> String {
 /// One bar per file that is on its way, and one for all.
 #[derive(Default)]
 struct Bars {
+    notice: Option<String>,
     drawn: Option<(MultiProgress, ProgressBar)>,
     files: HashMap<String, ProgressBar>,
 }
 
 impl Bars {
     fn show(&mut self, progress: &Progress) {
+        if progress.notice != self.notice {
+            self.notice.clone_from(&progress.notice);
+            let text = self.notice.as_deref().map(line).unwrap_or_default();
+            match &self.drawn {
+                Some((all, _)) => all.suspend(|| note(&text)),
+                None => note(&text),
+            }
+        }
         if progress.finished {
             if let Some((all, _)) = self.drawn.take() {
                 let _ = all.clear();

@@ -5,15 +5,15 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use crate::error::Result;
-use crate::hub::Check;
+use crate::hub::Requirements;
 #[cfg(feature = "hub")]
 use crate::hub::{Hub, Plan, Pulled};
 use crate::models::Config;
 use crate::weights::check_header;
 
 /// Judges a model by its config.json and the headers of its weights, before those move.
-pub(super) const SUPPORTED: Check =
-    Check { config: |path, text| Config::parse(path, text)?.architecture().map(drop), weights: check_header };
+pub(super) const SUPPORTED: Requirements =
+    Requirements { config: |path, text| Config::parse(path, text)?.architecture().map(drop), weights: check_header };
 
 #[cfg(feature = "hub")]
 impl Hub {

@@ -12,6 +12,8 @@ use crate::error::{Error, HubFailure, Result, quote};
 const MOST_PAGES: usize = 200;
 /// Files of one listing; a model has hundreds at most.
 const MOST_FILES: usize = 100_000;
+/// Bytes of one file, and of all on a page's way: a thousand times what any model has, and sums stay far from their end.
+const LARGEST: u64 = 1 << 50;
 /// Bytes of one listing.
 const LONGEST_LISTING: usize = 64 << 20;
 
@@ -90,6 +92,10 @@ fn read_tree(client: &Client, repository: &mut Repository, odd: &dyn Fn(&str, Op
         if bytes > LONGEST_LISTING || repository.files.len() > MOST_FILES {
             break;
         }
+        let known: u64 = repository.files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        if known > LARGEST {
+            break;
+        }
         for entry in page.as_array().ok_or_else(|| odd("a list of files", Some(&page)))? {
             if entry["type"] != "file" {
                 continue;
@@ -99,7 +105,8 @@ fn read_tree(client: &Client, repository: &mut Repository, odd: &dyn Fn(&str, Op
                 Some(lfs) => (&lfs["size"], &lfs["oid"]),
                 None => (&entry["size"], &entry["oid"]),
             };
-            let size = size.as_u64().ok_or_else(|| odd("a file's size", Some(size)))?;
+            let known = size.as_u64().filter(|size| *size <= LARGEST);
+            let size = known.ok_or_else(|| odd("a file's size", Some(size)))?;
             let digest = hash.as_str().and_then(Digest::of_name).ok_or_else(|| odd("a file's hash", Some(hash)))?;
             match RepoPath::new(name) {
                 Some(path) => repository.files.push(RemoteFile { path, size, digest }),

@@ -39,6 +39,8 @@ pub(crate) struct Client {
     token: Option<Token>,
     /// True once the Hub has answered: from then on a failed connection is worth another try.
     reached: AtomicBool,
+    /// Told why a request for text is made again.
+    on_retry: Box<dyn Fn(&Error) + Send + Sync>,
 }
 
 /// An answer whose body is still to be read.
@@ -47,6 +49,8 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     /// Headers of the Hub's own answer, where that was a redirect to a store of large files.
     pub(crate) first_headers: Option<HeaderMap>,
+    /// Who sent it, for messages.
+    pub(crate) host: String,
     body: ureq::Body,
 }
 
@@ -75,7 +79,14 @@ impl Client {
             origin,
             token: settings.token.clone(),
             reached: AtomicBool::new(false),
+            on_retry: Box::new(|_| {}),
         })
+    }
+
+    /// Tells somebody why a listing or a header is asked for again.
+    pub(crate) fn telling(mut self, on_retry: impl Fn(&Error) + Send + Sync + 'static) -> Self {
+        self.on_retry = Box::new(on_retry);
+        self
     }
 
     /// Where the token came from, for messages.
@@ -108,7 +119,8 @@ impl Client {
                 trusted &= stays;
                 continue;
             }
-            let answer = Answer { status, headers: parts.headers, first_headers, body };
+            let host = host_of(&uri);
+            let answer = Answer { status, headers: parts.headers, first_headers, host, body };
             return if matches!(status, 200 | 206) {
                 answer.unencoded()
             } else {
@@ -122,55 +134,45 @@ impl Client {
         )))
     }
 
-    /// Does something until it succeeds, its failure is final, or it was tried often enough. `on_retry` is told why it is
-    /// done again.
-    pub(crate) fn retrying<T>(
-        &self,
-        mut on_retry: impl FnMut(&Error),
-        mut attempt: impl FnMut() -> Result<T, Trouble>,
-    ) -> Result<T> {
+    /// Does something until it succeeds, its failure is final, or it was tried often enough.
+    pub(crate) fn retrying<T>(&self, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T> {
         let mut tries = Tries::default();
         loop {
             match attempt() {
                 Ok(value) => return Ok(value),
-                Err(trouble) => std::thread::sleep(tries.pause_after(trouble, &mut on_retry)?),
+                Err(trouble) => std::thread::sleep(tries.pause_after(trouble, &mut |error| (self.on_retry)(error))?),
             }
         }
     }
 
     /// A whole small answer as text, with its headers.
     pub(crate) fn text(&self, path: &str) -> Result<(String, HeaderMap)> {
-        self.retrying(
-            |_| {},
-            || {
-                let answer = self.get(path, None)?;
-                let headers = answer.headers.clone();
-                let expected = answer.length();
-                let mut bytes = Vec::new();
-                let read = answer.into_reader().take(TEXT_LIMIT).read_to_end(&mut bytes);
-                read.map_err(|error| self.transport(error.into()))?;
-                if bytes.len() as u64 == TEXT_LIMIT {
-                    let problem = format!("expected at most {TEXT_LIMIT} bytes from {}, found more", quote(path));
-                    return Err(
-                        Error::hub(HubFailure::Hostile, problem, "check HF_ENDPOINT and the proxy between").into()
-                    );
-                }
-                if expected.is_some_and(|expected| expected != bytes.len() as u64) {
-                    let problem = format!("the answer to {} ended after {} bytes", quote(path), bytes.len());
-                    return Err(Trouble::transient(HubFailure::Server, problem));
-                }
-                let text = String::from_utf8(bytes).map_err(|_| {
-                    let problem = format!("expected text from {}, found other bytes", quote(path));
-                    Trouble::transient(HubFailure::Server, problem)
-                })?;
-                Ok((text, headers))
-            },
-        )
+        self.retrying(|| {
+            let answer = self.get(path, None)?;
+            let headers = answer.headers.clone();
+            let (expected, host) = (answer.length(), answer.host.clone());
+            let mut bytes = Vec::new();
+            let read = answer.into_reader().take(TEXT_LIMIT).read_to_end(&mut bytes);
+            read.map_err(|error| self.transport(error.into(), &host))?;
+            if bytes.len() as u64 == TEXT_LIMIT {
+                let problem = format!("expected at most {TEXT_LIMIT} bytes from {}, found more", quote(path));
+                return Err(Error::hub(HubFailure::Hostile, problem, "check HF_ENDPOINT and the proxy between").into());
+            }
+            if expected.is_some_and(|expected| expected != bytes.len() as u64) {
+                let problem = format!("the answer to {} ended after {} bytes", quote(path), bytes.len());
+                return Err(Trouble::transient(HubFailure::Server, problem));
+            }
+            let text = String::from_utf8(bytes).map_err(|_| {
+                let problem = format!("expected text from {}, found other bytes", quote(path));
+                Trouble::transient(HubFailure::Server, problem)
+            })?;
+            Ok((text, headers))
+        })
     }
 
     /// What a failed connection means.
-    pub(crate) fn transport(&self, error: ureq::Error) -> Trouble {
-        of_transport(error, &self.endpoint, self.reached.load(Ordering::Relaxed))
+    pub(crate) fn transport(&self, error: ureq::Error, host: &str) -> Trouble {
+        of_transport(error, host, self.reached.load(Ordering::Relaxed))
     }
 
     fn send(
@@ -187,15 +189,20 @@ impl Client {
             request = request.header(header::RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         }
         let request = request.body(()).map_err(|_| Trouble::Final(bad_address(&uri.to_string())))?;
-        let response = self.agent.run(request).map_err(|error| self.transport(error))?;
+        let response = self.agent.run(request).map_err(|error| self.transport(error, &host_of(uri)))?;
         self.reached.store(true, Ordering::Relaxed);
         Ok(response)
+    }
+
+    /// A text from outside without the token, should it hold that.
+    fn censored(&self, text: &str) -> String {
+        self.token.as_ref().map_or_else(|| text.to_owned(), |token| token.censored(text))
     }
 
     /// The address that a redirect may lead to: never from https to http.
     fn allowed(&self, from: &Uri, to: Option<String>, location: &str) -> Result<String, Trouble> {
         let hostile = |why: &str| {
-            let problem = format!("the Hub redirects to {}, {why}", quote(location));
+            let problem = format!("the Hub redirects to {}, {why}", quote(&self.censored(location)));
             Trouble::Final(Error::hub(HubFailure::Hostile, problem, "check HF_ENDPOINT and the proxy between"))
         };
         let to = to.ok_or_else(|| hostile("which is no address"))?;
@@ -210,7 +217,7 @@ impl Client {
         let header = |name: &str| {
             answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned).unwrap_or_default()
         };
-        let (code, said) = (header("x-error-code"), header("x-error-message"));
+        let (code, said) = (header("x-error-code"), self.censored(&header("x-error-message")));
         let wait = retry_after(&answer.headers, SystemTime::now());
         let status = answer.status;
         let mut body = Vec::new();
@@ -294,6 +301,11 @@ impl Tries {
     pub(super) fn forget(&mut self) {
         self.made = 0;
     }
+}
+
+fn host_of(uri: &Uri) -> String {
+    uri.authority()
+        .map_or_else(String::new, |authority| authority.as_str().rsplit('@').next().unwrap_or_default().to_owned())
 }
 
 /// `https://host:port` with the port always there, so that two spellings of one origin are equal.

@@ -98,16 +98,23 @@ pub(crate) fn matching(patterns: &[String], files: &[RepoPath]) -> Vec<RepoPath>
 }
 
 fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.chars().next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = &pattern[1..];
-            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| fits(rest, &text[at..]))
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    let mut star = None; // where the last `*` was, and how far its text went
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == '*' {
+            star = Some((p, t));
+            p += 1;
+        } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((at, end)) = star {
+            star = Some((at, end + 1));
+            (p, t) = (at + 1, end + 1);
+        } else {
+            return false;
         }
-        Some(wanted) => text.chars().next().is_some_and(|c| {
-            (wanted == '?' || wanted == c) && fits(&pattern[wanted.len_utf8()..], &text[c.len_utf8()..])
-        }),
     }
+    pattern[p..].iter().all(|c| *c == '*')
 }
 
 /// A file with all parts of its split: `m-00001-of-00003.gguf` brings the other two.

@@ -47,25 +47,30 @@ pub(crate) fn read(client: &Client, remote: &Repository, file: &RemoteFile) -> R
 
 /// Some bytes of a file.
 fn range(client: &Client, path: &str, start: u64, end: u64) -> Result<Vec<u8>> {
-    client.retrying(
-        |_| {},
-        || {
-            let answer = client.get(path, Some(start..end))?;
-            let skip = if answer.status == 206 { 0 } else { start };
-            let mut reader = answer.into_reader();
-            let read = std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink());
-            read.map_err(|error| client.transport(error.into()))?;
-            let mut bytes = Vec::new();
-            let read = reader.take(end - start).read_to_end(&mut bytes);
-            read.map_err(|error| client.transport(error.into()))?;
-            if bytes.len() as u64 == end - start {
-                Ok(bytes)
-            } else {
-                Err(Trouble::transient(
-                    HubFailure::Damaged,
-                    format!("expected {} bytes of {}, found {}", end - start, quote(path), bytes.len()),
-                ))
-            }
-        },
-    )
+    if start == end {
+        return Ok(Vec::new());
+    }
+    client.retrying(|| {
+        let answer = client.get(path, Some(start..end))?;
+        let skip = if answer.status == 206 { 0 } else { start };
+        if answer.status == 206 && answer.content_range().is_none_or(|(range, _)| range != (start..end)) {
+            let problem = format!("expected the bytes {start} to {end} of {}, found others", quote(path));
+            return Err(Trouble::transient(HubFailure::Damaged, problem));
+        }
+        let host = answer.host.clone();
+        let mut reader = answer.into_reader();
+        let read = std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink());
+        read.map_err(|error| client.transport(error.into(), &host))?;
+        let mut bytes = Vec::new();
+        let read = reader.take(end - start).read_to_end(&mut bytes);
+        read.map_err(|error| client.transport(error.into(), &host))?;
+        if bytes.len() as u64 == end - start {
+            Ok(bytes)
+        } else {
+            Err(Trouble::transient(
+                HubFailure::Damaged,
+                format!("expected {} bytes of {}, found {}", end - start, quote(path), bytes.len()),
+            ))
+        }
+    })
 }

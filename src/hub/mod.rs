@@ -51,7 +51,7 @@ use crate::error::{Error, HubFailure, Result, quote};
 use crate::source::{Source, TokenizerFiles};
 
 /// What a model is held against before its weights move.
-pub(crate) struct Check {
+pub(crate) struct Requirements {
     /// config.json: is the architecture known?
     pub(crate) config: fn(&Path, &str) -> Result<()>,
     /// The header of a weight file: are its dtypes known?
@@ -133,6 +133,10 @@ impl Hub {
     /// The same name at another revision.
     pub fn with_revision(&self, name: &str, revision: &str) -> Result<String> {
         let named: HubName = name.parse()?;
+        if named.revision != Revision::main() && named.revision.as_str() != revision {
+            let problem = format!("is {}, but the name says {}", quote(revision), quote(named.revision.as_str()));
+            return Err(Error::setting("revision", problem, "say it once"));
+        }
         let again = format!("{}@{revision}", HubName { revision: Revision::main(), ..named });
         again.parse::<HubName>().map(|_| again)
     }
@@ -143,7 +147,7 @@ impl Hub {
     }
 
     /// Finds the files of a model that is named as on the Hub: in the cache, or else on the Hub.
-    pub(crate) fn resolve(&self, name: &str, check: &Check) -> Result<Source> {
+    pub(crate) fn resolve(&self, name: &str, check: &Requirements) -> Result<Source> {
         let names = candidates(name)?;
         if let Some(name) = names.first().filter(|name| name.selection != Selection::Weights) {
             return Err(gguf(name));
@@ -230,7 +234,7 @@ impl Hub {
     }
 
     #[cfg(feature = "hub")]
-    fn fetch(&self, name: &HubName, check: &Check) -> Result<()> {
+    fn fetch(&self, name: &HubName, check: &Requirements) -> Result<()> {
         self.pull_of(name, &[], Some(check)).run().map(drop)
     }
 
@@ -242,7 +246,7 @@ impl Hub {
 
     // `offline_because` has told the caller of the next two.
     #[cfg(not(feature = "hub"))]
-    fn fetch(&self, name: &HubName, _: &Check) -> Result<()> {
+    fn fetch(&self, name: &HubName, _: &Requirements) -> Result<()> {
         Err(unnamed(&name.to_string()))
     }
 
@@ -260,18 +264,18 @@ impl Hub {
         &self,
         name: &str,
         patterns: &[String],
-        check: &Check,
+        check: &Requirements,
         folder: Option<&Path>,
     ) -> Result<Pulled> {
         let wanted = self.wanted(name)?;
         let pull = self.pull_of(&wanted, patterns, Some(check));
-        folder.map_or_else(|| pull.run(), |folder| pull.run_into(folder))
+        folder.map_or_else(|| pull.run(), |folder| pull.run_into(folder)).map_err(|error| named(error, name))
     }
 
     /// Says what [`Hub::pull_checked`] would fetch.
-    pub(crate) fn plan_checked(&self, name: &str, patterns: &[String], check: &Check) -> Result<Plan> {
+    pub(crate) fn plan_checked(&self, name: &str, patterns: &[String], check: &Requirements) -> Result<Plan> {
         let wanted = self.wanted(name)?;
-        self.pull_of(&wanted, patterns, Some(check)).plan()
+        self.pull_of(&wanted, patterns, Some(check)).plan().map_err(|error| named(error, name))
     }
 
     fn wanted(&self, name: &str) -> Result<HubName> {
@@ -283,7 +287,12 @@ impl Hub {
         candidates(name)?.into_iter().next().ok_or_else(|| unnamed(name))
     }
 
-    fn pull_of<'a>(&'a self, name: &'a HubName, patterns: &'a [String], check: Option<&'a Check>) -> pull::Pull<'a> {
+    fn pull_of<'a>(
+        &'a self,
+        name: &'a HubName,
+        patterns: &'a [String],
+        check: Option<&'a Requirements>,
+    ) -> pull::Pull<'a> {
         pull::Pull { settings: &self.settings, name, patterns, check, on_progress: self.on_progress.clone() }
     }
 }

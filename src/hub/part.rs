@@ -5,7 +5,7 @@
 //! another, goes on from there. A part that belongs to a dead process is taken over, one of a living process never. What
 //! becomes visible was read back from the file and hashed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::RepoCache;
 use super::digest::{Digest, Hasher};
+use super::lock::writer_of;
 use super::store::{cache_failure, sync_folder, temporary};
 use crate::error::{Error, HubFailure, Result, quote};
 
@@ -21,6 +22,8 @@ use crate::error::{Error, HubFailure, Result, quote};
 const SEGMENT: u64 = 32 << 20;
 /// Bytes that are hashed at once.
 const HASH_PIECE: usize = 1 << 20;
+/// How soon a pause sees that it is to end.
+const STOP_CHECK: Duration = Duration::from_millis(200);
 const JOURNAL_MAGIC: &[u8; 8] = b"fireside";
 const PART_ENDING: &str = ".incomplete";
 const JOURNAL_ENDING: &str = ".journal.incomplete";
@@ -93,7 +96,7 @@ impl Part {
         }
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
         let (file, journal) = (open(path).ok()?, open(&journal_of(path)).ok()?);
-        file.try_lock().ok()?;
+        let _ = file.try_lock(); // as for a new one
         let numbers = fs::read(journal_of(path)).ok()?;
         let (header, done) = numbers.split_at_checked(24)?;
         let count = size.div_ceil(SEGMENT) as usize;
@@ -174,15 +177,16 @@ impl Part {
         self.lock().given_up
     }
 
-    /// Waits, and is true at the end unless somebody gave up meanwhile.
-    pub(crate) fn wait_unless_given_up(&self, pause: Duration) -> bool {
+    /// Waits, and is true at the end unless somebody gave up or `stop` came meanwhile.
+    pub(crate) fn wait_unless_given_up(&self, pause: Duration, stop: &dyn Fn() -> bool) -> bool {
         let until = Instant::now() + pause;
         let mut state = self.lock();
-        while !state.given_up {
+        while !state.given_up && !stop() {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
                 return true;
             };
-            state = self.grown.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            state =
+                self.grown.wait_timeout(state, left.min(STOP_CHECK)).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
         false
     }
@@ -233,7 +237,9 @@ impl Part {
             Err(_) if blob.is_file() && !self.path.exists() => Ok(()), // without locks another process was first
             other => other.map_err(|error| cache_failure(blob, "write", &error)),
         };
-        let _ = fs::remove_file(&self.journal_path);
+        if result.is_ok() {
+            let _ = fs::remove_file(&self.journal_path);
+        }
         result
     }
 
@@ -287,18 +293,22 @@ fn left_over(blobs: &Path, etag: &str) -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_str().is_some_and(mine))
         .map(|entry| entry.path())
         .collect();
-    found.sort_by_key(|path| std::cmp::Reverse(fs::metadata(journal_of(path)).and_then(|known| known.modified()).ok()));
+    found.sort_by_key(|path| std::cmp::Reverse(noted_in(&journal_of(path))));
     found
 }
 
-/// True where no living process writes to a part: nobody holds its lock, and the process in its name is gone.
-pub(crate) fn is_abandoned(path: &Path) -> bool {
-    let unlocked = File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok() && file.unlock().is_ok());
-    let process = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').nth(1));
-    let process = process.and_then(|rest| rest.split_once('-')).and_then(|(pid, _)| pid.parse::<u32>().ok());
-    let lives =
-        process.is_some_and(|pid| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists());
-    unlocked && !lives
+/// Bytes that are here by a journal's word.
+fn noted_in(journal: &Path) -> u64 {
+    let Ok(numbers) = fs::read(journal) else { return 0 };
+    let done =
+        numbers.get(24..).unwrap_or_default().chunks_exact(8).map(|done| done.try_into().map_or(0, u64::from_le_bytes));
+    done.fold(0, u64::saturating_add)
+}
+
+/// True where no living process writes to a part: nobody holds its lock, and no process of its name has it open.
+fn is_abandoned(path: &Path) -> bool {
+    let held = File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    !held && writer_of(path).is_none()
 }
 
 fn remove(path: &Path) {
@@ -353,12 +363,10 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that parts already take on the disk.
-pub(crate) fn bytes_on_disk(blobs: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(blobs) else { return 0 };
-    let parts =
-        entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(PART_ENDING)));
-    parts.filter_map(|entry| entry.metadata().ok()).map(|known| blocks_of(&known)).sum()
+/// Bytes of a blob that its parts already take on the disk.
+pub(crate) fn bytes_on_disk(blobs: &Path, etag: &str) -> u64 {
+    let parts = left_over(blobs, etag);
+    parts.iter().filter_map(|path| fs::metadata(path).ok()).map(|known| blocks_of(&known)).max().unwrap_or(0)
 }
 
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! What a download says of itself, for whoever draws bars or logs lines.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Least time between two reports: ten a second.
@@ -14,7 +14,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 pub struct Progress {
     /// The repository.
     pub model: String,
-    /// The files, in the order in which they are asked for. The list grows once: what a model's small files are known.
+    /// The files, in the order in which they are asked for. The list grows: which files there are stands in the first ones.
     pub files: Vec<FileProgress>,
     /// Bytes of all files that are here.
     pub bytes_done: u64,
@@ -24,6 +24,8 @@ pub struct Progress {
     pub bytes_per_second: f64,
     /// Time left at that rate.
     pub time_left: Option<Duration>,
+    /// Why the next request waits, where that is for no file: the Hub asks to come back later, another process cleans up.
+    pub notice: Option<String>,
     /// The last report of this download.
     pub finished: bool,
 }
@@ -101,8 +103,31 @@ impl Reporter {
         if matches!(state, FileState::Done | FileState::Cached) {
             entry.done = entry.size;
         }
+        let lasts = matches!(state, FileState::Waiting(_) | FileState::Retrying(_));
         entry.state = state;
-        self.report(&mut guard);
+        self.report_in_time(guard, lasts);
+    }
+
+    /// The whole waits for something.
+    pub(crate) fn notice(&self, text: &str) {
+        let mut guard = self.lock();
+        guard.progress.notice = Some(text.to_owned());
+        self.report_in_time(guard, true);
+    }
+
+    /// Reports now or with the next change; what `lasts` may be the last change for long, so its report waits its turn.
+    fn report_in_time(&self, mut guard: MutexGuard<'_, State>, lasts: bool) {
+        let passed = guard.reported.map_or(INTERVAL, |last| last.elapsed());
+        if passed >= INTERVAL {
+            self.report(&mut guard);
+        } else if lasts && self.on_progress.is_some() {
+            drop(guard);
+            std::thread::sleep(INTERVAL - passed);
+            let mut guard = self.lock();
+            if guard.reported.is_none_or(|last| last.elapsed() >= INTERVAL) {
+                self.report(&mut guard);
+            }
+        }
     }
 
     /// Bytes of a file that were here before the download went on.
@@ -120,11 +145,13 @@ impl Reporter {
         }
     }
 
-    /// The last report.
+    /// The last report, which comes in any case.
     pub(crate) fn finish(&self) {
         let mut guard = self.lock();
-        guard.progress.finished = true;
-        self.report(&mut guard);
+        if !guard.progress.finished {
+            guard.progress.finished = true;
+            self.report(&mut guard);
+        }
     }
 
     fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
@@ -136,7 +163,7 @@ impl Reporter {
         result
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) // a callback panicked; the counts are sound
     }
 
@@ -158,5 +185,11 @@ impl Reporter {
             .then(|| Duration::try_from_secs_f64(left / progress.bytes_per_second).ok())
             .flatten();
         on_progress(progress);
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::api::{RemoteFile, Repository, repository};
 use super::cache::RepoCache;
@@ -16,10 +18,12 @@ use super::name::{HubName, RepoPath, Selection};
 use super::progress::Reporter;
 use super::settings::Settings;
 use super::transfer::{Transfer, is_whole};
-use super::{Check, OnProgress, store};
+use super::{OnProgress, Requirements, store};
 use super::{headers, lock};
 use crate::error::{Error, HubFailure, Result, quote};
 
+/// Longest config.json or index that is read.
+const LONGEST_TEXT: u64 = 64 << 20;
 /// Room that is left on the disk for everybody else.
 const SPARE_ROOM: u64 = 16 << 20;
 
@@ -29,7 +33,7 @@ pub(super) struct Pull<'a> {
     pub(super) name: &'a HubName,
     /// The files to fetch instead of a model's, as patterns.
     pub(super) patterns: &'a [String],
-    pub(super) check: Option<&'a Check>,
+    pub(super) check: Option<&'a Requirements>,
     pub(super) on_progress: Option<OnProgress>,
 }
 
@@ -79,10 +83,8 @@ impl Pull<'_> {
         let read = |file: &RemoteFile| {
             let here = cache.blobs().join(file.digest.to_string());
             match std::fs::read_to_string(here) {
-                Ok(text) => Ok(text),
-                Err(_) => {
-                    client.text(&super::api::file_path(&remote.id, &remote.commit, &file.path)).map(|(text, _)| text)
-                }
+                Ok(text) if text.len() as u64 == file.size => Ok(text),
+                _ => client.text(&super::api::file_path(&remote.id, &remote.commit, &file.path)).map(|(text, _)| text),
             }
         };
         let wanted = self.wanted(&client, &remote, &cache, &read)?;
@@ -92,30 +94,40 @@ impl Pull<'_> {
     /// Fetches what is missing into the cache and shows the whole.
     pub(super) fn run(&self) -> Result<Pulled> {
         let cache = RepoCache::new(&self.settings.cache, &self.name.repo);
-        let client = Client::new(self.settings)?;
+        let reporter = self.reporter();
+        let client = self.client(&reporter)?;
         let remote = repository(&client, &self.name.repo, &self.name.revision)?;
-        let _pulling = lock::share(&cache.lock("pull"))?;
-        let (plan, reporter) = self.fetch(&client, &remote, &cache, &|_| Ok(()))?;
+        store::prepare(&cache)?;
+        let _pulling = lock::share(&cache.lock("pull"), |holder| reporter.notice(&format!("waiting for {holder}")))?;
+        let plan = self.fetch(&client, &remote, &cache, &reporter, &|_| Ok(()))?;
         for file in &plan.files {
             if let Some(path) = RepoPath::new(&file.name) {
                 store::point(&cache, &remote.commit, &path, &file.hash)?;
             }
         }
-        if self.patterns.is_empty() {
+        let whole = self.patterns.is_empty() && self.name.selection == Selection::Weights;
+        if whole {
             note_absences(&cache, &remote)?;
         }
-        store::write_reference(&cache, &self.name.revision, &remote.commit)?;
+        // Single files of a newer commit do not take a branch away from the commit that is whole.
+        if whole || cache.commit(&self.name.revision).is_none() {
+            store::write_reference(&cache, &self.name.revision, &remote.commit)?;
+        }
         reporter.finish();
         Ok(Pulled { plan, folder: cache.snapshot(&remote.commit), warnings: self.warnings(&remote) })
     }
 
     /// Fetches the files into a folder, from the cache where they are there. What is half done waits in
-    /// `FOLDER/.cache/huggingface` for the next run.
+    /// `FOLDER/.cache/fireside` for the next run.
     pub(super) fn run_into(&self, folder: &Path) -> Result<Pulled> {
         let shared = RepoCache::new(&self.settings.cache, &self.name.repo);
-        let beside = RepoCache::new(&folder.join(".cache").join("huggingface"), &self.name.repo);
-        let client = Client::new(self.settings)?;
+        let beside = RepoCache::new(&folder.join(".cache").join("fireside"), &self.name.repo);
+        let reporter = self.reporter();
+        let client = self.client(&reporter)?;
         let remote = repository(&client, &self.name.repo, &self.name.revision)?;
+        let waiting =
+            |holder: &str| reporter.notice(&format!("waiting for {holder}, which fetches into the same folder"));
+        let _pulling = lock::acquire(&beside.root.join("folder.lock"), waiting)?;
         store::prepare(&beside)?;
         let bring = |files: &[&RemoteFile]| {
             files.iter().try_for_each(|file| {
@@ -128,15 +140,31 @@ impl Pull<'_> {
                 }
             })
         };
-        let (plan, reporter) = self.fetch(&client, &remote, &beside, &bring)?;
-        for file in &plan.files {
+        let plan = self.fetch(&client, &remote, &beside, &reporter, &bring)?;
+        for (index, file) in plan.files.iter().enumerate() {
             let (here, there) = (folder.join(&file.name), beside.blobs().join(&file.hash));
             here.parent().map_or(Ok(()), store::make_folder)?;
-            std::fs::rename(&there, &here).map_err(|error| store::cache_failure(&here, "write", &error))?;
+            let used_again = plan.files[index + 1..].iter().any(|other| other.hash == file.hash);
+            let placed = if used_again {
+                let copy = store::temporary(&beside, "copy");
+                std::fs::copy(&there, &copy).and_then(|_| std::fs::rename(&copy, &here))
+            } else {
+                std::fs::rename(&there, &here)
+            };
+            placed.map_err(|error| store::cache_failure(&here, "write", &error))?;
         }
-        let _ = std::fs::remove_dir_all(&beside.root); // no part is left in it
+        let _ = std::fs::remove_dir_all(beside.folder()); // whatever is left is of no use to anybody
         reporter.finish();
         Ok(Pulled { plan, folder: folder.to_owned(), warnings: self.warnings(&remote) })
+    }
+
+    fn reporter(&self) -> Arc<Reporter> {
+        Arc::new(Reporter::new(&self.name.to_string(), self.on_progress.clone()))
+    }
+
+    fn client(&self, reporter: &Arc<Reporter>) -> Result<Client> {
+        let reporter = Arc::clone(reporter);
+        Ok(Client::new(self.settings)?.telling(move |error| reporter.notice(&format!("trying again: {error}"))))
     }
 
     /// Fetches what is missing into a cache's blobs. `before` sees what is wanted before weights move.
@@ -145,38 +173,44 @@ impl Pull<'_> {
         client: &Client,
         remote: &Repository,
         cache: &RepoCache,
+        reporter: &Reporter,
         before: &dyn Fn(&[&RemoteFile]) -> Result<()>,
-    ) -> Result<(Plan, Reporter)> {
-        store::prepare(cache)?;
-        let reporter = Reporter::new(&self.name.to_string(), self.on_progress.clone());
+    ) -> Result<Plan> {
         let transfer = Transfer {
             client,
             cache,
             repo: &remote.id,
             commit: &remote.commit,
-            reporter: &reporter,
+            reporter,
             stall: self.settings.stall,
+            stop: AtomicBool::new(false),
         };
         let early = std::cell::RefCell::new(BTreeSet::new());
         let read = |file: &RemoteFile| {
-            early.borrow_mut().insert(file.path.clone());
+            if file.size > LONGEST_TEXT {
+                let problem = format!("expected a text of at most {LONGEST_TEXT} bytes, found {}", file.size);
+                return Err(Error::file(Path::new(&shown(remote, &file.path)), problem, "the repository is damaged"));
+            }
+            early.borrow_mut().insert(file.digest);
+            room_for(cache, &[(0, file)])?;
             transfer.fetch(&[(reporter.add(file.path.as_str(), file.size), file)])?;
             let blob = cache.blobs().join(file.digest.to_string());
             std::fs::read_to_string(&blob)
+                .or_else(|_| std::fs::read_to_string(cache.pointer(&remote.commit, &file.path)))
                 .map_err(|error| Error::file(&blob, format!("expected text: {error}"), "the repository is damaged"))
         };
         let wanted = self.wanted(client, remote, cache, &read)?;
         let plan = plan_of(remote, &wanted, cache);
         before(&wanted)?;
-        let early = early.into_inner();
+        let mut known = early.into_inner(); // two files of one content are fetched once
         let rest: Vec<(usize, &RemoteFile)> = wanted
             .iter()
-            .filter(|file| !early.contains(&file.path))
+            .filter(|file| known.insert(file.digest))
             .map(|file| (reporter.add(file.path.as_str(), file.size), *file))
             .collect();
         room_for(cache, &rest)?;
         transfer.fetch(&rest)?;
-        Ok((plan, reporter))
+        Ok(plan)
     }
 
     /// The files that the user wants, small ones first, after they were judged.
@@ -310,14 +344,15 @@ fn has_tokenizer(remote: &Repository) -> Result<()> {
 fn room_for(cache: &RepoCache, files: &[(usize, &RemoteFile)]) -> Result<()> {
     let missing = |file: &RemoteFile| {
         let etag = file.digest.to_string();
-        if is_whole(&cache.blobs().join(&etag), file.size) { 0 } else { file.size }
+        let partly = super::part::bytes_on_disk(&cache.blobs(), &etag);
+        if is_whole(&cache.blobs().join(&etag), file.size) { 0 } else { file.size.saturating_sub(partly) }
     };
     let needed: u64 = files.iter().map(|(_, file)| missing(file)).sum();
     let Ok(free) = fs4::available_space(cache.blobs()) else { return Ok(()) }; // a file system that does not tell
-    let partly: u64 = super::part::bytes_on_disk(&cache.blobs());
-    if needed == 0 || needed.saturating_sub(partly) + SPARE_ROOM <= free {
+    if needed == 0 || needed + SPARE_ROOM <= free {
         return Ok(());
     }
+    let needed = needed + SPARE_ROOM;
     Err(Error::hub(
         HubFailure::DiskFull,
         format!(

@@ -66,6 +66,11 @@ impl Token {
         Ok(Some(Token { secret: secret.to_owned(), source }))
     }
 
+    /// A text in which the token does not occur.
+    pub(crate) fn censored(&self, text: &str) -> String {
+        text.replace(&self.secret, "[the token]")
+    }
+
     /// The header's value.
     #[cfg_attr(not(feature = "hub"), allow(dead_code))]
     pub(crate) fn bearer(&self) -> String {
@@ -91,20 +96,32 @@ impl Settings {
                 format!("leave HF_ENDPOINT unset for {ENDPOINT}"),
             ));
         }
+        if endpoint.split("://").nth(1).is_some_and(|rest| rest.split('/').next().unwrap_or_default().contains('@')) {
+            return Err(Error::hub(
+                HubFailure::Name,
+                "expected an address without a user's name or password in HF_ENDPOINT, found one with `@`",
+                "set HF_TOKEN instead",
+            ));
+        }
         let is_true = |name: &str| {
             text(name).is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
         };
         let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| is_true(name));
         let token =
             if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { token_of(&text, variable, &home, dot_env)? };
-        let stall = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse().ok()).filter(|s| *s > 0);
-        Ok(Settings {
-            cache,
-            endpoint,
-            token,
-            network: offline.map_or(Network::Allowed, Network::Forbidden),
-            stall: stall.map_or(STALL, Duration::from_secs),
-        })
+        let stall = match text("HF_HUB_DOWNLOAD_TIMEOUT") {
+            None => STALL,
+            Some(seconds) => {
+                seconds.parse().ok().filter(|s| (1..=3600).contains(s)).map(Duration::from_secs).ok_or_else(|| {
+                    let problem = format!(
+                        "expected from 1 to 3600 seconds in HF_HUB_DOWNLOAD_TIMEOUT, found {}",
+                        quote(&seconds)
+                    );
+                    Error::hub(HubFailure::Name, problem, "leave it unset for 20")
+                })?
+            }
+        };
+        Ok(Settings { cache, endpoint, token, network: offline.map_or(Network::Allowed, Network::Forbidden), stall })
     }
 }
 

@@ -91,7 +91,9 @@ pub(crate) fn write_absence(cache: &RepoCache, commit: &Commit, file: &RepoPath)
 /// in between: an entry that is there already is replaced by renaming.
 pub(crate) fn point(cache: &RepoCache, commit: &Commit, file: &RepoPath, etag: &str) -> Result<PathBuf> {
     let pointer = cache.pointer(commit, file);
-    if pointer.is_file() {
+    let blob = cache.blobs().join(etag);
+    let size = |path: &Path| path.metadata().ok().filter(fs::Metadata::is_file).map(|known| known.len());
+    if size(&pointer).is_some_and(|there| size(&blob).is_none_or(|expected| there == expected)) {
         return Ok(pointer);
     }
     if let Some(folder) = pointer.parent() {
@@ -104,7 +106,7 @@ pub(crate) fn point(cache: &RepoCache, commit: &Commit, file: &RepoPath, etag: &
     }
     let temporary = temporary(cache, "link");
     let made = link(&target, &temporary)
-        .or_else(|_| fs::copy(cache.blobs().join(etag), &temporary).map(drop))
+        .or_else(|_| fs::copy(&blob, &temporary).and_then(|_| fs::File::open(&temporary)?.sync_all()))
         .and_then(|()| fs::rename(&temporary, &pointer));
     match made {
         Ok(()) => Ok(pointer),

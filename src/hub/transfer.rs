@@ -8,13 +8,14 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::api::{RemoteFile, file_path};
 use super::cache::RepoCache;
 use super::client::{Answer, Client, Tries};
-use super::digest::Digest;
+use super::digest::{Digest, digest_of_file};
 use super::lock;
 use super::name::{Commit, RepoId};
 use super::part::Part;
@@ -43,6 +44,19 @@ pub(crate) struct Transfer<'a> {
     pub(crate) reporter: &'a Reporter,
     /// Time in which some bytes must come.
     pub(crate) stall: Duration,
+    /// Set when a file failed: the others end where they are, and go on in the next run.
+    pub(crate) stop: AtomicBool,
+}
+
+/// Lets nobody wait for the bytes of a thread that panicked, as one may in a callback of the program.
+struct GiveUpOnPanic<'a>(&'a Part);
+
+impl Drop for GiveUpOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.give_up();
+        }
+    }
 }
 
 impl Transfer<'_> {
@@ -50,16 +64,14 @@ impl Transfer<'_> {
     pub(crate) fn fetch(&self, files: &[(usize, &RemoteFile)]) -> Result<()> {
         let queue = Mutex::new(files.iter().collect::<VecDeque<_>>());
         let failure = Mutex::new(None);
-        let next = || {
-            let failed = failure.lock().is_ok_and(|failure| failure.is_some());
-            if failed { None } else { queue.lock().ok()?.pop_front() }
-        };
+        let next = || if self.is_stopped() { None } else { queue.lock().ok()?.pop_front() };
         let work = || {
             while let Some((number, file)) = next() {
                 if let Err(error) = self.fetch_one(file, *number)
                     && let Ok(mut failure) = failure.lock()
                 {
                     failure.get_or_insert(error);
+                    self.stop.store(true, Ordering::Relaxed);
                 }
             }
         };
@@ -74,8 +86,9 @@ impl Transfer<'_> {
     fn fetch_one(&self, file: &RemoteFile, number: usize) -> Result<()> {
         let etag = file.digest.to_string();
         let blob = self.cache.blobs().join(&etag);
+        let copy = self.cache.pointer(self.commit, &file.path);
         let cached = || {
-            let is_here = is_whole(&blob, file.size);
+            let is_here = is_whole(&blob, file.size) || is_sound_copy(&copy, file);
             if is_here {
                 self.reporter.state(number, FileState::Cached);
             }
@@ -85,15 +98,15 @@ impl Transfer<'_> {
             return Ok(());
         }
         let waiting = |holder: &str| self.reporter.state(number, FileState::Waiting(holder.to_owned()));
-        let _lock = lock::acquire(&self.cache.lock(&etag), waiting)?;
-        if cached() {
+        let lock = lock::acquire_unless(&self.cache.lock(&etag), waiting, &|| self.is_stopped())?;
+        if lock.is_none() || cached() {
             return Ok(());
         }
         let mut again = true; // once, where bytes were damaged on the way
         loop {
             let part = Part::open(self.cache, file.digest, file.size)?;
             self.reporter.found(number, part.done());
-            let digest = self.fill(&part, file, number)?;
+            let Some(digest) = self.fill(&part, file, number)? else { return Ok(()) };
             match part.finish(&blob, digest) {
                 Ok(()) => break,
                 Err(error @ Error::Hub { kind: HubFailure::Damaged, .. }) if again => {
@@ -107,13 +120,22 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Fetches what a part lacks and returns the hash of the whole.
-    fn fill(&self, part: &Part, file: &RemoteFile, number: usize) -> Result<Digest> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Fetches what a part lacks and returns the hash of the whole; `None` where another file's failure ended it.
+    fn fill(&self, part: &Part, file: &RemoteFile, number: usize) -> Result<Option<Digest>> {
         let work = || {
+            let _guard = GiveUpOnPanic(part);
             while let Some((segment, _)) = part.claim() {
                 if let Err(error) = self.fill_segment(part, segment, file, number) {
                     part.give_up();
                     return Err(error);
+                }
+                if self.is_stopped() {
+                    part.give_up();
+                    break;
                 }
             }
             Ok(())
@@ -132,7 +154,10 @@ impl Transfer<'_> {
             }
             let digest = hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             outcome?;
-            digest?.ok_or_else(|| broken(file, "not all of its bytes came"))
+            match digest? {
+                None if !self.is_stopped() => Err(broken(file, "not all of its bytes came")),
+                digest => Ok(digest),
+            }
         })
         .map_err(|error| named(error, file))
     }
@@ -143,14 +168,18 @@ impl Transfer<'_> {
         let mut counted_from = part.rest(segment).start;
         loop {
             let Err(trouble) = self.stream(part, &mut segment, file, number) else { return Ok(()) };
-            let here = part.rest(segment).start;
+            let rest = part.rest(segment);
+            if rest.is_empty() {
+                return Ok(()); // all of it came before the trouble, and the hash decides
+            }
+            let here = rest.start;
             if here.saturating_sub(counted_from) >= PROGRESS {
                 tries.forget();
                 counted_from = here;
             }
             let mut say = |error: &Error| self.reporter.state(number, FileState::Retrying(error.to_string()));
             match tries.pause_after(trouble, &mut say) {
-                Ok(pause) if part.wait_unless_given_up(pause) => {}
+                Ok(pause) if part.wait_unless_given_up(pause, &|| self.is_stopped()) => {}
                 Ok(_) => return Ok(()), // another thread failed, and its error is the one to tell
                 Err(error) => {
                     part.release(segment);
@@ -164,14 +193,14 @@ impl Transfer<'_> {
     fn stream(&self, part: &Part, segment: &mut usize, file: &RemoteFile, number: usize) -> Result<(), Trouble> {
         let rest = part.rest(*segment);
         let answer = self.client.get(&file_path(self.repo, self.commit, &file.path), Some(rest.clone()))?;
-        let skip = check(&answer, &rest, file)?;
+        let skip = offset_of(&answer, &rest, file)?;
         self.reporter.state(number, FileState::Downloading);
-        let whole = answer.status == 200;
+        let (whole, host) = (answer.status == 200, answer.host.clone());
         let mut reader = answer.into_reader();
         let mut piece = vec![0; PIECE];
-        self.skip(&mut reader, skip, &mut piece)?;
+        self.skip(&mut reader, skip, &mut piece, &host)?;
         let mut pace = Pace::new(self.stall);
-        loop {
+        let end = loop {
             let rest = part.rest(*segment);
             if rest.is_empty() {
                 // An answer without ranges goes on to the file's end: its bytes are taken as far as nobody else has them.
@@ -181,15 +210,15 @@ impl Transfer<'_> {
                         *segment = next;
                         continue;
                     }
-                    None => break,
+                    None => break rest.end,
                 }
             }
-            if part.is_given_up() {
+            if part.is_given_up() || self.is_stopped() {
                 return Ok(());
             }
             let wanted = piece.len().min((rest.end - rest.start) as usize);
             let length =
-                fill_piece(&mut reader, &mut piece[..wanted]).map_err(|error| self.client.transport(error.into()))?;
+                fill_piece(&mut reader, &mut piece[..wanted]).map_err(|e| self.client.transport(e.into(), &host))?;
             if length == 0 {
                 let problem =
                     format!("{} ended after {} of {} bytes", quote(file.path.as_str()), rest.start, file.size);
@@ -198,18 +227,18 @@ impl Transfer<'_> {
             part.write(*segment, &piece[..length])?;
             self.reporter.arrived(number, length as u64);
             pace.count(length as u64)?;
-        }
-        if rest.end == file.size && reader.read(&mut piece[..1]).is_ok_and(|more| more > 0) {
+        };
+        if end == file.size && reader.read(&mut piece[..1]).is_ok_and(|more| more > 0) {
             let problem = format!("{} goes on after its {} bytes", quote(file.path.as_str()), file.size);
             return Err(Trouble::transient(HubFailure::Damaged, problem));
         }
         Ok(())
     }
 
-    fn skip(&self, reader: &mut impl Read, mut bytes: u64, piece: &mut [u8]) -> Result<(), Trouble> {
+    fn skip(&self, reader: &mut impl Read, mut bytes: u64, piece: &mut [u8], host: &str) -> Result<(), Trouble> {
         while bytes > 0 {
             let wanted = piece.len().min(bytes as usize);
-            match reader.read(&mut piece[..wanted]).map_err(|error| self.client.transport(error.into()))? {
+            match reader.read(&mut piece[..wanted]).map_err(|error| self.client.transport(error.into(), host))? {
                 0 => return Err(Trouble::transient(HubFailure::Damaged, "an answer ended before the bytes asked for")),
                 read => bytes -= read as u64,
             }
@@ -237,7 +266,7 @@ fn fill_piece(reader: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Holds an answer against what was asked for. Returns the bytes to pass over, where the Hub sent the whole file.
-fn check(answer: &Answer, asked: &Range<u64>, file: &RemoteFile) -> Result<u64, Trouble> {
+fn offset_of(answer: &Answer, asked: &Range<u64>, file: &RemoteFile) -> Result<u64, Trouble> {
     let name = quote(file.path.as_str());
     let wrong = |problem: String| Trouble::transient(HubFailure::Damaged, problem);
     let expected = file.digest.to_string();
@@ -296,6 +325,12 @@ impl Pace {
 /// True where a blob is here in full length. What is in it was hashed when it came; `cache verify` hashes it again.
 pub(crate) fn is_whole(blob: &Path, size: u64) -> bool {
     blob.metadata().is_ok_and(|known| known.is_file() && known.len() == size)
+}
+
+/// True where a snapshot holds a file's content itself, as it does where links cannot be made.
+fn is_sound_copy(copy: &Path, file: &RemoteFile) -> bool {
+    let is_file = std::fs::symlink_metadata(copy).is_ok_and(|known| known.is_file() && known.len() == file.size);
+    is_file && digest_of_file(copy, &file.digest).is_ok_and(|found| found == file.digest)
 }
 
 fn broken(file: &RemoteFile, problem: &str) -> Error {

@@ -57,10 +57,15 @@ pub(super) fn of_status(
                 format!("visit {page}, {next}"),
             )
         }
-        (401 | 403 | 404, "RepoNotFound" | "RepositoryNotFound") if client.token_source().is_none() => missing(
-            format!("the Hub has no model {name}, or it is private (asked {with})"),
-            format!("check the name at {page}; for a private model {how_to_log_in}"),
-        ),
+        // The Hub does not tell who may not see a model from who misspelt it; a bad token it does name.
+        (401 | 403 | 404, "RepoNotFound" | "RepositoryNotFound") | (401, "")
+            if client.token_source().is_none() && !said.contains("Invalid credentials") =>
+        {
+            missing(
+                format!("the Hub has no model {name}, or it is private (asked {with})"),
+                format!("check the name at {page}; for a private model {how_to_log_in}"),
+            )
+        }
         (401 | 403 | 404, "RepoNotFound" | "RepositoryNotFound") => missing(
             format!("the Hub has no model {name}, or this token may not see it (asked {with})"),
             format!("check the name at {page}, and what the token may read"),
@@ -123,21 +128,20 @@ pub(super) fn of_status(
 }
 
 /// What a failed connection means. Before the Hub was `reached` at all, most failures will not pass by waiting.
-pub(super) fn of_transport(error: ureq::Error, endpoint: &str, reached: bool) -> Trouble {
+pub(super) fn of_transport(error: ureq::Error, host: &str, reached: bool) -> Trouble {
     let offline = "check the connection; models that `fireside cache ls` lists run without one";
     let cause = match &error {
         ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()),
         _ => None,
     };
-    let host = endpoint.split("://").last().unwrap_or(endpoint);
     let (problem, hint, may_pass) = match cause.unwrap_or(&error) {
         ureq::Error::HostNotFound => (format!("no address is known for {}", quote(host)), offline, reached),
         ureq::Error::Rustls(error) => untrusted(host, &error.to_string()),
         ureq::Error::Tls(problem) => untrusted(host, problem),
         ureq::Error::Timeout(_) => (
             format!("no byte came from {} for too long", quote(host)),
-            "try again later: what has arrived is kept",
-            true,
+            if reached { "try again later: what has arrived is kept" } else { offline },
+            reached,
         ),
         ureq::Error::ConnectProxyFailed(problem) => (
             format!("the proxy does not connect to {}: {problem}", quote(host)),

@@ -1,9 +1,11 @@
-"""ember.json: what transformers makes of the embedded model: bits per byte of a page that it never saw, greedy texts.
+"""ember.json: what transformers makes of the embedded model: bits per byte of a page that it never saw, greedy texts; one
+of them also as models/ember/golden.toml, for `fireside verify-golden`.
 
 The page, ember/page.txt, is the opening of The Happy Prince (Oscar Wilde, 1888), one of the books that ember's training
 leaves out. It is read in windows of 256 tokens every 128, each token scored once.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -31,4 +33,13 @@ def make() -> None:
         new = out[0, prompt_ids.shape[1] :]
         cases.append({"prompt": prompt, "text": prompt + tokenizer.decode(new, skip_special_tokens=True)})
         print(f"  {cases[-1]['text']!r}")
+    golden = {
+        "prompt": cases[1]["prompt"],
+        "output": cases[1]["text"][len(cases[1]["prompt"]) :],
+        "max_new_tokens": NEW,
+        "computed_in": "f32",
+        "source": "transformers with these weights, tests/oracle/part_ember.py",
+    }
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in golden.items()]  # what is a JSON text is one in TOML
+    (EMBER / "golden.toml").write_text("".join(lines))
     write_json("ember.json", {"tokens": exact["tokens"], "bits_per_byte": bits, "max_new_tokens": NEW}, cases)

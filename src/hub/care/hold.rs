@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::super::lock::writer_of;
 use super::{CachedRepo, Partial, Scan};
 
 /// That nobody else writes something, for as long as this value lives.
@@ -53,24 +54,10 @@ impl Hold {
         if fs::symlink_metadata(path).is_ok_and(|known| known.is_file()) {
             held._locks.extend(Hold::new(path)?._locks);
         }
-        match writer_of(name, path) {
+        match writer_of(path) {
             Some(process) => Err(format!("process {process}")),
             None => Ok(held),
         }
-    }
-}
-
-/// The process that an unfinished file is named after, if it lives and has the file open.
-fn writer_of(name: &str, path: &Path) -> Option<u32> {
-    let process: u32 = name.split('.').nth(1)?.split_once('-')?.0.parse().ok()?;
-    if process == std::process::id() {
-        return None;
-    }
-    // Only Linux says; elsewhere the file's own lock has to do.
-    let open = fs::read_dir(format!("/proc/{process}/fd"));
-    match open {
-        Ok(open) => open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|p| p == path)).then_some(process),
-        Err(error) => (error.kind() == io::ErrorKind::PermissionDenied).then_some(process),
     }
 }
 
