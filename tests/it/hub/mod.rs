@@ -2,6 +2,7 @@
 
 mod checks;
 mod content;
+mod corners;
 mod disk;
 mod errors;
 pub mod fake;
