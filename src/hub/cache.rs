@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::{Repo, RepoType};
 
+use super::digest::Digest;
 use super::name::{Commit, RepoId, RepoPath, Revision};
 
 /// One repository's folder in the cache.
@@ -35,6 +36,11 @@ impl RepoCache {
 
     pub(crate) fn blobs(&self) -> PathBuf {
         self.folder().join("blobs")
+    }
+
+    /// Where a content is, or will be.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.to_string())
     }
 
     pub(crate) fn snapshot(&self, commit: &Commit) -> PathBuf {

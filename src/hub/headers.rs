@@ -1,21 +1,27 @@
 //! A weight file's header, read by range: its tensors, dtypes and sizes for some kilobytes instead of gigabytes.
 
 use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use safetensors::tensor::Metadata;
 
 use super::api::{RemoteFile, Repository, file_path};
+use super::choice::shown;
 use super::client::Client;
 use super::trouble::Trouble;
 use crate::error::{Error, HubFailure, Result, quote};
 
 /// Bytes of the first request: the header of most files of a few hundred tensors fits.
 const FIRST: u64 = 64 << 10;
+/// Headers that are asked for at the same time.
+const AT_ONCE: usize = 4;
 /// Longest header that the format allows.
 const LONGEST: u64 = 100_000_000;
 
 /// The header of a safetensors file on the Hub.
-pub(crate) fn read(client: &Client, remote: &Repository, file: &RemoteFile) -> Result<Metadata> {
+fn read(client: &Client, remote: &Repository, file: &RemoteFile) -> Result<Metadata> {
     let path = file_path(&remote.id, &remote.commit, &file.path);
     let bad = |problem: String| {
         let file = quote(&format!("{}/{}", remote.id, file.path));
@@ -43,6 +49,34 @@ pub(crate) fn read(client: &Client, remote: &Repository, file: &RemoteFile) -> R
         return Err(bad(format!("found a header of tensors of {data} bytes in a file of {}", file.size)));
     }
     Ok(metadata)
+}
+
+/// The headers of weight files, several at once, in the order of the files, each with its file's name for messages.
+pub(super) fn read_all(
+    client: &Client,
+    remote: &Repository,
+    files: &[&RemoteFile],
+) -> Result<Vec<(PathBuf, Metadata)>> {
+    let next = AtomicUsize::new(0);
+    let found: Mutex<Vec<(usize, Result<Metadata>)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(files.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(file) = files.get(at) else { return };
+                    let header = read(client, remote, file);
+                    if header.is_err() {
+                        next.store(files.len(), Ordering::Relaxed);
+                    }
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((at, header));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(at, header)| Ok((shown(remote, &files[at].path), header?))).collect()
 }
 
 /// Some bytes of a file.

@@ -19,6 +19,8 @@ mod store;
 #[cfg(feature = "hub")]
 mod api;
 #[cfg(feature = "hub")]
+mod choice;
+#[cfg(feature = "hub")]
 mod client;
 #[cfg(feature = "hub")]
 mod headers;

@@ -11,9 +11,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::api::{RemoteFile, Repository, repository};
 use super::cache::RepoCache;
+use super::choice::{choose, has_tokenizer, plan_of, present, shown, warnings};
 use super::client::Client;
 use super::digest::digest_of_file;
-use super::files::{self, Weights};
+use super::files;
 use super::name::{HubName, RepoPath, Selection};
 use super::progress::Reporter;
 use super::settings::Settings;
@@ -81,7 +82,7 @@ impl Pull<'_> {
         let remote = repository(&client, &self.name.repo, &self.name.revision)?;
         let cache = RepoCache::new(&self.settings.cache, &self.name.repo);
         let read = |file: &RemoteFile| {
-            let here = cache.blobs().join(file.digest.to_string());
+            let here = cache.blob(&file.digest);
             match std::fs::read_to_string(here) {
                 Ok(text) if text.len() as u64 == file.size => Ok(text),
                 _ => client.text(&super::api::file_path(&remote.id, &remote.commit, &file.path)).map(|(text, _)| text),
@@ -114,7 +115,7 @@ impl Pull<'_> {
             store::write_reference(&cache, &self.name.revision, &remote.commit)?;
         }
         reporter.finish();
-        Ok(Pulled { plan, folder: cache.snapshot(&remote.commit), warnings: self.warnings(&remote) })
+        Ok(Pulled { plan, folder: cache.snapshot(&remote.commit), warnings: warnings(self.name, &remote) })
     }
 
     /// Fetches the files into a folder, from the cache where they are there. What is half done waits in
@@ -131,8 +132,8 @@ impl Pull<'_> {
         store::prepare(&beside)?;
         let bring = |files: &[&RemoteFile]| {
             files.iter().try_for_each(|file| {
-                let there = beside.blobs().join(file.digest.to_string());
-                let known = shared.blobs().join(file.digest.to_string());
+                let there = beside.blob(&file.digest);
+                let known = shared.blob(&file.digest);
                 if there.exists() {
                     Ok(())
                 } else {
@@ -155,7 +156,7 @@ impl Pull<'_> {
         }
         let _ = std::fs::remove_dir_all(beside.folder()); // whatever is left is of no use to anybody
         reporter.finish();
-        Ok(Pulled { plan, folder: folder.to_owned(), warnings: self.warnings(&remote) })
+        Ok(Pulled { plan, folder: folder.to_owned(), warnings: warnings(self.name, &remote) })
     }
 
     fn reporter(&self) -> Arc<Reporter> {
@@ -189,12 +190,12 @@ impl Pull<'_> {
         let read = |file: &RemoteFile| {
             if file.size > LONGEST_TEXT {
                 let problem = format!("expected a text of at most {LONGEST_TEXT} bytes, found {}", file.size);
-                return Err(Error::file(Path::new(&shown(remote, &file.path)), problem, "the repository is damaged"));
+                return Err(Error::file(&shown(remote, &file.path), problem, "the repository is damaged"));
             }
             early.borrow_mut().insert(file.digest);
             room_for(cache, &[(0, file)])?;
             transfer.fetch(&[(reporter.add(file.path.as_str(), file.size), file)])?;
-            let blob = cache.blobs().join(file.digest.to_string());
+            let blob = cache.blob(&file.digest);
             std::fs::read_to_string(&blob)
                 .or_else(|_| std::fs::read_to_string(cache.pointer(&remote.commit, &file.path)))
                 .map_err(|error| Error::file(&blob, format!("expected text: {error}"), "the repository is damaged"))
@@ -230,56 +231,21 @@ impl Pull<'_> {
             }
             return paths.iter().map(|path| present(remote, path)).collect();
         }
-        if self.name.selection != Selection::Weights {
-            return match files::weights(self.name, &remote.paths())? {
-                Weights::Named(paths) => paths.iter().map(|path| present(remote, path)).collect(),
-                Weights::Single(path) | Weights::Index(path) => Ok(vec![present(remote, &path)?]),
-            };
-        }
-        let config = remote.file(files::CONFIG).ok_or_else(|| {
-            let problem = format!("expected `{}` in {}, found none", files::CONFIG, quote(remote.id.as_str()));
-            Error::hub(HubFailure::NotFound, problem, "this is no model's repository; `--file` fetches single files")
-        })?;
-        let text = read(config)?;
-        if let Some(check) = self.check {
-            (check.config)(Path::new(&shown(remote, &config.path)), &text)?;
-        }
-        let mut wanted = vec![config];
-        wanted.extend(files::BESIDE.iter().filter_map(|name| remote.file(name)));
-        let weights = match files::weights(self.name, &remote.paths())? {
-            Weights::Single(path) => vec![present(remote, &path)?],
-            Weights::Named(paths) => paths.iter().map(|path| present(remote, path)).collect::<Result<_>>()?,
-            Weights::Index(path) => {
-                let index = present(remote, &path)?;
-                let text = read(index)?;
-                wanted.push(index);
-                let shards = files::shards(Path::new(&shown(remote, &path)), &text)?;
-                shards.iter().map(|path| present(remote, path)).collect::<Result<_>>()?
+        let judge = |path: PathBuf, text: &str| self.check.map_or(Ok(()), |check| (check.config)(&path, text));
+        let choice = choose(self.name, remote, read, &judge)?;
+        if choice.config.is_some() {
+            if !has_tokenizer(remote) {
+                return Err(no_tokenizer(remote));
             }
-        };
-        has_tokenizer(remote)?;
-        for file in &weights {
-            if let Some(check) = self.check
-                && !is_whole(&cache.blobs().join(file.digest.to_string()), file.size)
-            {
-                (check.weights)(Path::new(&shown(remote, &file.path)), &headers::read(client, remote, file)?)?;
+            let is_missing = |file: &&&RemoteFile| !is_whole(&cache.blob(&file.digest), file.size);
+            let missing: Vec<&RemoteFile> = choice.weights.iter().filter(is_missing).copied().collect();
+            if let Some(check) = self.check {
+                for (path, header) in headers::read_all(client, remote, &missing)? {
+                    (check.weights)(&path, &header)?;
+                }
             }
         }
-        wanted.extend(weights);
-        Ok(wanted)
-    }
-
-    fn warnings(&self, remote: &Repository) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if remote.id != self.name.repo {
-            let (old, new) = (quote(self.name.repo.as_str()), quote(remote.id.as_str()));
-            warnings.push(format!("{old} is now called {new} on the Hub; both names work"));
-        }
-        if let Some(first) = remote.refused.first() {
-            let count = crate::error::count(remote.refused.len(), "file");
-            warnings.push(format!("the repository lists {count} under names that could leave the cache, such as {}; they were not fetched", quote(first)));
-        }
-        warnings
+        Ok(choice.files())
     }
 }
 
@@ -299,45 +265,6 @@ fn bring(file: &RemoteFile, here: &Path, known: &Path, beside: &RepoCache, there
     }
     let copy = store::temporary(beside, "copy");
     std::fs::copy(known, &copy).and_then(|_| std::fs::rename(&copy, there)).map_err(failed)
-}
-
-fn plan_of(remote: &Repository, wanted: &[&RemoteFile], cache: &RepoCache) -> Plan {
-    let file = |file: &&RemoteFile| PlannedFile {
-        name: file.path.to_string(),
-        size: file.size,
-        hash: file.digest.to_string(),
-        cached: is_whole(&cache.blobs().join(file.digest.to_string()), file.size),
-    };
-    Plan {
-        repo: remote.id.to_string(),
-        commit: remote.commit.to_string(),
-        license: remote.license.clone(),
-        files: wanted.iter().map(file).collect(),
-    }
-}
-
-fn present<'r>(remote: &'r Repository, path: &RepoPath) -> Result<&'r RemoteFile> {
-    remote.file(path.as_str()).ok_or_else(|| {
-        let problem = format!("expected {} in {}, found none", quote(path.as_str()), quote(remote.id.as_str()));
-        Error::hub(HubFailure::NotFound, problem, "the repository is incomplete; try another revision")
-    })
-}
-
-/// How messages name a file of a repository that is not here yet.
-fn shown(remote: &Repository, path: &RepoPath) -> String {
-    format!("{}/{path}", remote.id)
-}
-
-fn has_tokenizer(remote: &Repository) -> Result<()> {
-    let has = |name: &str| remote.file(name).is_some();
-    if has("tokenizer.json") || has("vocab.json") && has("merges.txt") {
-        return Ok(());
-    }
-    Err(Error::unsupported(
-        Path::new(remote.id.as_str()),
-        "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none",
-        "look for a copy of the model with tokenizer.json",
-    ))
 }
 
 /// Asks the disk before anything large is begun.
@@ -361,4 +288,12 @@ fn room_for(cache: &RepoCache, files: &[(usize, &RemoteFile)]) -> Result<()> {
         ),
         "make room (`fireside cache ls` shows what is there), or name another folder in HF_HOME",
     ))
+}
+
+fn no_tokenizer(remote: &Repository) -> Error {
+    Error::unsupported(
+        Path::new(remote.id.as_str()),
+        "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none",
+        "look for a copy of the model with tokenizer.json",
+    )
 }
