@@ -7,7 +7,7 @@
 Read from top to bottom, this file follows the data: corpus, tokenizer, batches, model, loss and
 schedule, checkpoint, evaluation, export, and last the loop that joins them.
 
-It knows nothing of GPUs or of several machines: two CPU cores train these 5.9 million parameters.
+It knows nothing of GPUs or of several machines: two CPU cores train these 5.8 million parameters.
 The architecture is GPT-2's (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners");
 the tensors are named and laid out as transformers' `GPT2LMHeadModel` loads them.
 """
@@ -454,7 +454,7 @@ def parse_arguments():
     add("--corpus", default="../shared/corpus", help=f"folder with train.txt and valid.txt, parted by {SEPARATOR}")
     add("--work", type=Path, default=Path("target/ember"), help="folder for the checkpoint")
     add("--out", type=Path, default=HERE, help="folder for the finished model")
-    add("--tokens", type=float, default=23.5e6, help="budget: the learning rate is 0 after so many tokens")
+    add("--tokens", type=float, default=29.2e6, help="budget: the learning rate is 0 after so many tokens")
     add("--minutes", type=float, help="or so long after the first step, pauses included, if that comes first")
     for name, default, text in [
         ("--vocab", 4096, "tokens in the vocabulary"),
