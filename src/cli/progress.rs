@@ -186,7 +186,8 @@ impl Bars {
         let (all, total) = self.drawn.get_or_insert_with(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
             let total = all.add(
-                ProgressBar::new(0).with_style(style("{prefix:24!} {bar:20} {bytes:>10} of {total_bytes:<10} {msg}")),
+                ProgressBar::new(0)
+                    .with_style(style("{prefix:24!} {bar:20} {decimal_bytes:>10} of {decimal_total_bytes:<10} {msg}")),
             );
             (all, total)
         });
@@ -199,7 +200,7 @@ impl Bars {
             }
             let bar = self.files.entry(file.name.clone()).or_insert_with(|| {
                 let bar = ProgressBar::new(file.size)
-                    .with_style(style("{prefix:24!} {bar:20} {bytes:>10} of {total_bytes:<10} {msg}"));
+                    .with_style(style("{prefix:24!} {bar:20} {decimal_bytes:>10} of {decimal_total_bytes:<10} {msg}"));
                 all.insert_before(total, bar.with_prefix(tail(&file.name)))
             });
             bar.set_position(file.done);

@@ -164,11 +164,8 @@ impl Hub {
         let Some(wanted) = names.first() else { return Err(unnamed(name)) };
         if let Some(why) = self.offline_because() {
             let problem = missing.map_or_else(String::new, |error| error.to_string());
-            return Err(Error::hub(
-                HubFailure::Offline,
-                format!("{problem}, and {why}"),
-                format!("`fireside pull {wanted}` fetches it where there is network"),
-            ));
+            let hint = format!("`fireside pull {wanted}` fetches it where there is network");
+            return Err(named(Error::hub(HubFailure::Offline, format!("{problem}, and {why}"), hint), name));
         }
         self.fetch(wanted, check).map_err(|error| named(error, name))?;
         let source = self.in_cache(wanted)?;
