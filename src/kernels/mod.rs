@@ -20,6 +20,7 @@ mod matmul;
 mod pool;
 mod product;
 mod rows;
+mod select;
 mod tiers;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 
 pub use blocks::Format;
 pub use pool::Pool;
+pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
 
