@@ -23,7 +23,7 @@ use super::lanes::{Half, LANES, Lanes};
 use super::math::exp2_below_zero;
 use super::rope::Rotary;
 use super::rows::rms_norm;
-use super::{Heads, INLINE_WORK, Kernels, Pool};
+use super::{INLINE_WORK, Kernels, Pool};
 
 /// Keys whose sums are merged at a time; 256 of a head of 64 are 128 KB, some microseconds of reading.
 const SECTION: usize = 4 * CHUNK_ROWS;
@@ -33,6 +33,19 @@ const UNIT_ROWS: usize = 24;
 
 /// Rows whose sums are in registers at the same time, where there are so many.
 const ROWS: usize = 6;
+
+/// The shape of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
+    pub n_kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
 
 /// What attention does in one layer.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +193,7 @@ impl Kernels {
             assert!(row + tokens.len() <= CHUNK_ROWS, "{} rows from row {row} of a chunk", tokens.len());
             assert!(tokens.end <= qkv.len() / layer.width(), "rows {tokens:?} of qkv");
             rows += tokens.len();
-            for (kv_head, head) in chunk.heads_mut().into_iter().enumerate() {
+            for (kv_head, head) in chunk.heads_mut().enumerate() {
                 pieces.push(Work::Append { head, kv_head, row, tokens: tokens.clone(), position });
             }
         }
@@ -253,12 +266,12 @@ impl Kernels {
         }
         self.run_all(pool, work, layer, qkv, pieces);
         let mut rest = buffer.as_slice();
-        let merge = |(unit, out): (Unit<'_>, _)| {
+        let mut pieces = Vec::with_capacity(units.len());
+        for (unit, out) in units {
             let (sums, later) = rest.split_at(sections(&unit) * len(&unit));
             rest = later;
-            Work::Merge { unit, sums, out }
-        };
-        let pieces = units.into_iter().map(merge).collect();
+            pieces.push(Work::Merge { unit, sums, out });
+        }
         self.run_all(pool, buffer.len(), layer, qkv, pieces);
     }
 
@@ -357,7 +370,7 @@ fn append(
         let norm = layer.norms.map(|norms| (norms.key, norms.eps));
         settle(layer, norm, position + i, &heads[kv_head * head_dim..][..head_dim], key);
         let value = &heads[(n_kv_heads + kv_head) * head_dim..][..head_dim];
-        head.store(layer.heads.head_dim, row + i, key, value);
+        head.store(row + i, key, value);
     }
 }
 

@@ -129,7 +129,12 @@ pub(super) enum Head<'a> {
 }
 
 /// One head of a chunk, to be written.
-pub(super) enum HeadMut<'a> {
+pub(super) struct HeadMut<'a> {
+    shape: CacheShape,
+    data: DataMut<'a>,
+}
+
+enum DataMut<'a> {
     F32(&'a mut [f32]),
     F16(&'a mut [u16]),
     Q8_0(&'a mut [i8], &'a mut [u16]),
@@ -163,15 +168,22 @@ impl Chunk {
         }
     }
 
-    pub(super) fn heads_mut(&mut self) -> Vec<HeadMut<'_>> {
-        let (len, scales) = (self.shape.head_len(), 2 * self.shape.scales() * CHUNK_ROWS);
-        match &mut self.data {
-            Data::F32(data) => data.chunks_mut(len).map(HeadMut::F32).collect(),
-            Data::F16(data) => data.chunks_mut(len).map(HeadMut::F16).collect(),
-            Data::Q8_0(data, all) => {
-                data.chunks_mut(len).zip(all.chunks_mut(scales)).map(|(data, scales)| HeadMut::Q8_0(data, scales)).collect()
-            }
-        }
+    pub(super) fn heads_mut(&mut self) -> impl Iterator<Item = HeadMut<'_>> {
+        let shape = self.shape;
+        let (len, scales) = (shape.head_len(), 2 * shape.scales() * CHUNK_ROWS);
+        let mut rest = match &mut self.data {
+            Data::F32(data) => DataMut::F32(data),
+            Data::F16(data) => DataMut::F16(data),
+            Data::Q8_0(data, all) => DataMut::Q8_0(data, all),
+        };
+        (0..shape.n_kv_heads).map(move |_| {
+            let data = match &mut rest {
+                DataMut::F32(rest) => DataMut::F32(split_off(rest, len)),
+                DataMut::F16(rest) => DataMut::F16(split_off(rest, len)),
+                DataMut::Q8_0(rest, all) => DataMut::Q8_0(split_off(rest, len), split_off(all, scales)),
+            };
+            HeadMut { shape, data }
+        })
     }
 
     /// Stores rows that are complete already, each (n_kv_heads * head_dim), from row `first` on. Portable and plain: what
@@ -179,10 +191,10 @@ impl Chunk {
     pub fn write(&mut self, first: usize, keys: &[f32], values: &[f32]) {
         let shape = self.shape;
         let width = shape.n_kv_heads * shape.head_dim;
-        for (kv_head, mut head) in self.heads_mut().into_iter().enumerate() {
+        for (kv_head, mut head) in self.heads_mut().enumerate() {
             for (row, (keys, values)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
                 let part = kv_head * shape.head_dim..(kv_head + 1) * shape.head_dim;
-                head.store(&shape, first + row, &keys[part.clone()], &values[part]);
+                head.store(first + row, &keys[part.clone()], &values[part]);
             }
         }
     }
@@ -215,17 +227,18 @@ impl Chunk {
 impl HeadMut<'_> {
     /// Stores one row of this head.
     #[inline(always)]
-    pub(super) fn store(&mut self, shape: &CacheShape, row: usize, key: &[f32], value: &[f32]) {
+    pub(super) fn store(&mut self, row: usize, key: &[f32], value: &[f32]) {
+        let shape = self.shape;
         let at = row * shape.vectors() * LANES;
-        match self {
-            HeadMut::F32(data) => {
+        match &mut self.data {
+            DataMut::F32(data) => {
                 let (keys, values) = data.split_at_mut(shape.keys_len());
                 for (to, key) in keys.chunks_exact_mut(CHUNK_ROWS).zip(key) {
                     to[row] = *key;
                 }
                 values[at..][..value.len()].copy_from_slice(value);
             }
-            HeadMut::F16(data) => {
+            DataMut::F16(data) => {
                 let (keys, values) = data.split_at_mut(shape.keys_len());
                 for (to, key) in keys.chunks_exact_mut(CHUNK_ROWS).zip(key) {
                     to[row] = narrow(*key);
@@ -234,7 +247,7 @@ impl HeadMut<'_> {
                     *to = narrow(*value);
                 }
             }
-            HeadMut::Q8_0(data, scales) => {
+            DataMut::Q8_0(data, scales) => {
                 let (keys, values) = data.split_at_mut(shape.keys_len());
                 let (key_scales, value_scales) = scales.split_at_mut(shape.scales() * CHUNK_ROWS);
                 let columns = keys.chunks_mut(SCALED * CHUNK_ROWS);
@@ -254,6 +267,13 @@ impl HeadMut<'_> {
             }
         }
     }
+}
+
+/// The first `len` elements of what is left.
+fn split_off<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (part, later) = std::mem::take(rest).split_at_mut(len);
+    *rest = later;
+    part
 }
 
 /// Up to 32 numbers as eight bits each; returns their scale. Where one is not finite the scale is NaN, so that the row's
