@@ -420,7 +420,8 @@ fn prepare(layer: &Attend<'_>, qkv: &[f32], unit: &Unit<'_>, scratch: &mut Scrat
         let size = members.len();
         for row in members.clone() {
             let (token, member) = (row / group, row % group);
-            let from = (unit.tokens.start + token) * (n_heads + 2 * layer.heads.n_kv_heads) + unit.kv_head * group + member;
+            let from =
+                (unit.tokens.start + token) * (n_heads + 2 * layer.heads.n_kv_heads) + unit.kv_head * group + member;
             settle(layer, norm, unit.position + token, &qkv[from * head_dim..][..head_dim], head);
             for (block, from) in head.chunks(CHUNK_ROWS).enumerate() {
                 let to = &mut query[first + block * size + row - members.start];

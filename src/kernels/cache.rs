@@ -251,7 +251,8 @@ impl HeadMut<'_> {
                 let (keys, values) = data.split_at_mut(shape.keys_len());
                 let (key_scales, value_scales) = scales.split_at_mut(shape.scales() * CHUNK_ROWS);
                 let columns = keys.chunks_mut(SCALED * CHUNK_ROWS);
-                for ((to, scales), key) in columns.zip(key_scales.chunks_exact_mut(CHUNK_ROWS)).zip(key.chunks(SCALED)) {
+                for ((to, scales), key) in columns.zip(key_scales.chunks_exact_mut(CHUNK_ROWS)).zip(key.chunks(SCALED))
+                {
                     let mut quants = [0; SCALED];
                     scales[row] = quantize(key, &mut quants);
                     for (to, quant) in to.chunks_exact_mut(CHUNK_ROWS).zip(quants) {
@@ -259,7 +260,8 @@ impl HeadMut<'_> {
                     }
                 }
                 let value_scales = &mut value_scales[row * shape.scales()..];
-                for ((to, scale), value) in values[at..].chunks_mut(SCALED).zip(value_scales).zip(value.chunks(SCALED)) {
+                for ((to, scale), value) in values[at..].chunks_mut(SCALED).zip(value_scales).zip(value.chunks(SCALED))
+                {
                     let mut quants = [0; SCALED];
                     *scale = quantize(value, &mut quants);
                     to[..value.len()].copy_from_slice(&quants[..value.len()]);
@@ -386,7 +388,9 @@ impl<'a> Head<'a> {
             Head::Q8_0(data, scales) => {
                 let scales = &scales[(CHUNK_ROWS + rows.start) * shape.scales()..];
                 let row_scales = scales.chunks_exact(shape.scales());
-                for ((to, from), scales) in wide.chunks_exact_mut(width).zip(data[part].chunks_exact(width)).zip(row_scales) {
+                for ((to, from), scales) in
+                    wide.chunks_exact_mut(width).zip(data[part].chunks_exact(width)).zip(row_scales)
+                {
                     for ((to, from), scale) in to.chunks_mut(SCALED).zip(from.chunks(SCALED)).zip(scales) {
                         let scale = H::view(std::slice::from_ref(scale).reinterpret_cast())[0].widen();
                         let from = from.as_chunks::<LANES>().0;

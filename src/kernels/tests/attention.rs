@@ -37,7 +37,10 @@ impl Case {
     }
 
     fn cache(&self, kind: CacheType) -> Cache {
-        Cache { shape: CacheShape { kind, n_kv_heads: self.heads.n_kv_heads, head_dim: self.heads.head_dim }, chunks: vec![] }
+        Cache {
+            shape: CacheShape { kind, n_kv_heads: self.heads.n_kv_heads, head_dim: self.heads.head_dim },
+            chunks: vec![],
+        }
     }
 
     /// All tokens, so many at a time.
@@ -56,6 +59,22 @@ impl Case {
         let mut out = vec![f32::NAN; tokens.len() * self.heads.n_heads * self.heads.head_dim];
         let sequence = Sequence { chunks: &cache.chunks, tokens: 0..tokens.len(), position: tokens.start };
         kernels.attend(pool, &self.layer(), &[sequence], qkv, &mut out);
+        out
+    }
+
+    /// All tokens over an `f32` cache with the numbers that `cache` reads as.
+    fn over_numbers_of(&self, cache: &Cache) -> Vec<f32> {
+        let mut wide = self.cache(CacheType::F32);
+        wide.rows(0, self.tokens);
+        for (chunk, from) in wide.chunks.iter_mut().zip(&cache.chunks) {
+            for row in 0..CHUNK_ROWS {
+                let (keys, values) = from.read(row);
+                Arc::make_mut(chunk).write(row, &keys, &values);
+            }
+        }
+        let mut out = vec![f32::NAN; self.tokens * self.heads.n_heads * self.heads.head_dim];
+        let sequence = Sequence { chunks: &wide.chunks, tokens: 0..self.tokens, position: 0 };
+        best().attend(&pool(1), &self.layer(), &[sequence], &self.qkv, &mut out);
         out
     }
 
@@ -120,7 +139,9 @@ impl Case {
             assert!((f64::from(*out) - naive).abs() <= 4e-6, "{what}: number {i} is {out} instead of {naive}");
         }
         for kind in CacheType::ALL {
-            let right = self.run(best(), &pool(1), kind, self.tokens);
+            let mut cache = self.cache(kind);
+            let right = self.step(best(), &pool(1), &mut cache, 0..self.tokens);
+            assert!(bits(&right) == bits(&self.over_numbers_of(&cache)), "{what} {kind}: not what the cache says");
             for kernels in available() {
                 // The scalar tier calls a function for every multiplication.
                 let slow = kernels.name() == "scalar" && self.tokens > 200;
@@ -161,7 +182,12 @@ impl Cache {
             let (start, end) = (first.max(i * CHUNK_ROWS), (first + count).min((i + 1) * CHUNK_ROWS));
             if start < end {
                 let row = start - i * CHUNK_ROWS;
-                appends.push(Append { chunk: Arc::make_mut(chunk), row, tokens: start - first..end - first, position: start });
+                appends.push(Append {
+                    chunk: Arc::make_mut(chunk),
+                    row,
+                    tokens: start - first..end - first,
+                    position: start,
+                });
             }
         }
         appends
@@ -271,7 +297,11 @@ fn sequences_of_one_batch_do_not_know_of_each_other() {
             kernels.append(&pool, &layer, appends, &qkv);
             let (mut sequences, mut next) = (Vec::new(), 0);
             for ((case, cache), fed) in cases.iter().zip(&caches).zip(fed) {
-                sequences.push(Sequence { chunks: &cache.chunks, tokens: next..next + fed, position: case.tokens - fed });
+                sequences.push(Sequence {
+                    chunks: &cache.chunks,
+                    tokens: next..next + fed,
+                    position: case.tokens - fed,
+                });
                 next += fed;
             }
             let mut out = vec![f32::NAN; alone.len()];
@@ -375,7 +405,9 @@ fn two_to_the_power_of_x_is_within_an_ulp_below_zero() {
         worst = worst.max(ulps(math::exp2_below_zero(x), f64::from(x).exp2()));
     }
     assert!(worst <= 1.0, "{worst} ulps");
-    for (x, expected) in [(0.0, 1.0f32), (-0.0, 1.0), (-1.0, 0.5), (-125.1, 0.0), (f32::MIN, 0.0), (f32::NEG_INFINITY, 0.0)] {
+    for (x, expected) in
+        [(0.0, 1.0f32), (-0.0, 1.0), (-1.0, 0.5), (-125.1, 0.0), (f32::MIN, 0.0), (f32::NEG_INFINITY, 0.0)]
+    {
         assert_eq!(math::exp2_below_zero(x).to_bits(), expected.to_bits(), "{x}");
     }
     assert!(math::exp2_below_zero(f32::NAN).is_nan());
