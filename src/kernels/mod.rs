@@ -13,12 +13,15 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod blocks;
 mod lanes;
 mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantized;
 mod rows;
 mod tiers;
 
@@ -258,7 +261,7 @@ const INLINE_WORK: usize = 1 << 16;
 const PIECES_PER_THREAD: usize = 4;
 
 impl Kernels {
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
