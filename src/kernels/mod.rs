@@ -23,6 +23,7 @@ mod pool;
 mod product;
 mod quantized;
 mod rows;
+mod select;
 mod tiers;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests;
 
 pub use blocks::Format;
 pub use pool::Pool;
+pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
 
