@@ -15,7 +15,7 @@ use super::product::Family;
 #[cfg(target_arch = "x86_64")]
 use super::product::{Out, Panels};
 #[cfg(target_arch = "x86_64")]
-use super::{Activation, Heads, Matrix, Slice, Span, avx2};
+use super::{Activation, Heads, Matrix, Slice, Span, avx2, avx512};
 use super::{Kernels, attention, matmul, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
@@ -38,30 +38,18 @@ pub(super) static SCALAR: Kernels = Kernels {
     first_non_finite: rows::first_non_finite,
 };
 
-/// A table whose entries are compiled with the `$feature`s, and the function that looks for them on the CPU. `$vectors`
-/// times `$rows` is the tile of its product with floats; products with quantised weights are written by hand.
+/// A table whose entries are compiled with the `$feature`s, and the function that looks for them on the CPU.
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
     (
-        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal x $rows:literal, $quantized:expr
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $dense:expr, $quantized:expr
     ) => {
         mod $module {
             use super::*;
 
             pub(super) static KERNELS: Kernels = Kernels {
                 name: $name,
-                dense: Family {
-                    panel_rows: matmul::panel_rows::<$rows>,
-                    panel_bytes: matmul::panel_bytes,
-                    prepare: matmul::prepare,
-                    column_unit: matmul::column_unit,
-                    multiply: tier!([$($feature),+], matmul::matmul::<$half, $vectors, $rows>, (
-                        w: &Matrix<'_>,
-                        x: Panels<'_>,
-                        columns: Range<usize>,
-                        out: &Out<'_>,
-                    )),
-                },
+                dense: $dense,
                 quantized: Some($quantized),
                 layer_norm: tier!([$($feature),+], rows::layer_norm, (
                     weight: &[f32],
@@ -88,6 +76,26 @@ macro_rules! tier {
             }
         }
     };
+    // The portable product with floats; its tile is `$vectors` times `$rows` registers.
+    (dense [$($feature:tt),+], $half:ty, $vectors:literal x $rows:literal) => {
+        Family {
+            panel_rows: matmul::panel_rows::<$rows>,
+            panel_bytes: matmul::panel_bytes,
+            prepare: tier!([$($feature),+], matmul::prepare, (
+                w: &Matrix<'_>,
+                panel_rows: usize,
+                x: &[f32],
+                to: &mut [u8],
+            )),
+            column_unit: matmul::column_unit,
+            multiply: tier!([$($feature),+], matmul::matmul::<$half, $vectors, $rows>, (
+                w: &Matrix<'_>,
+                x: Panels<'_>,
+                columns: Range<usize>,
+                out: &Out<'_>,
+            )),
+        }
+    };
     ([$($feature:tt),+], $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
         #[target_feature($(enable = $feature),+)]
         fn compiled($($arg: $type),*) $(-> $result)? {
@@ -105,40 +113,40 @@ macro_rules! tier {
 // Of 32 registers 24 for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
 tier!(
-    avx512_bf16,
+    tier_avx512bf16,
     "avx512bf16",
     ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4 x 6,
-    &avx2::AVX2
+    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
+    &avx512::AVX512_VNNI
 );
 
 #[cfg(target_arch = "x86_64")]
 tier!(
-    avx512_vnni,
+    tier_avx512vnni,
     "avx512vnni",
     ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4 x 6,
-    &avx2::AVX2
+    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
+    &avx512::AVX512_VNNI
 );
 
 #[cfg(target_arch = "x86_64")]
 tier!(
-    avx512,
+    tier_avx512,
     "avx512",
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4 x 6,
+    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
     &avx2::AVX2
 );
 
 // Of 16 registers 12 for sums, 2 for weights.
 #[cfg(target_arch = "x86_64")]
-tier!(avx_vnni, "avxvnni", ["avxvnni", "avx2", "fma", "f16c"], Half256, 1 x 6, &avx2::AVX_VNNI);
+tier!(tier_avxvnni, "avxvnni", ["avxvnni", "avx2", "fma", "f16c"], Half256, tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6), &avx2::AVX_VNNI);
 
 #[cfg(target_arch = "x86_64")]
-tier!(avx2_fma, "avx2", ["avx2", "fma", "f16c"], Half256, 1 x 6, &avx2::AVX2);
+tier!(tier_avx2, "avx2", ["avx2", "fma", "f16c"], Half256, tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6), &avx2::AVX2);
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
 #[cfg(target_arch = "x86_64")]
@@ -210,15 +218,15 @@ pub(super) fn prefetch<T, const N: usize>(near: &[T; N], ahead: usize) {
 pub(super) fn all() -> Vec<(&'static Kernels, bool)> {
     vec![
         #[cfg(target_arch = "x86_64")]
-        (&avx512_bf16::KERNELS, avx512_bf16::runs()),
+        (&tier_avx512bf16::KERNELS, tier_avx512bf16::runs()),
         #[cfg(target_arch = "x86_64")]
-        (&avx512_vnni::KERNELS, avx512_vnni::runs()),
+        (&tier_avx512vnni::KERNELS, tier_avx512vnni::runs()),
         #[cfg(target_arch = "x86_64")]
-        (&avx512::KERNELS, avx512::runs()),
+        (&tier_avx512::KERNELS, tier_avx512::runs()),
         #[cfg(target_arch = "x86_64")]
-        (&avx_vnni::KERNELS, avx_vnni::runs()),
+        (&tier_avxvnni::KERNELS, tier_avxvnni::runs()),
         #[cfg(target_arch = "x86_64")]
-        (&avx2_fma::KERNELS, avx2_fma::runs()),
+        (&tier_avx2::KERNELS, tier_avx2::runs()),
         (&SCALAR, true),
     ]
 }
