@@ -14,6 +14,8 @@
 
 mod attention;
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod dense512;
 mod lanes;
 mod math;
 mod matmul;

@@ -9,6 +9,8 @@ use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
+#[cfg(target_arch = "x86_64")]
+use super::dense512;
 use super::product::Family;
 use super::{Kernels, attention, matmul, rows};
 
@@ -32,24 +34,13 @@ pub(super) static SCALAR: Kernels = Kernels {
     first_non_finite: rows::first_non_finite,
 };
 
-/// A table whose entries are compiled with `$features`; `$vectors` times `$rows` is the tile of its matrix product.
+/// A table whose entries are compiled with `$features`.
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
-    ($table:ident, $name:literal, $features:literal, $half:ty, $vectors:literal x $rows:literal) => {
+    ($table:ident, $name:literal, $features:literal, $half:ty, $dense:expr) => {
         pub(super) static $table: Kernels = Kernels {
             name: $name,
-            dense: Family {
-                panel_rows: matmul::panel_rows::<$rows>,
-                panel_bytes: matmul::panel_bytes,
-                prepare: matmul::prepare,
-                column_unit: matmul::column_unit,
-                multiply: tier!($features, matmul::matmul::<$half, $vectors, $rows>, (
-                    w: &super::Matrix<'_>,
-                    x: super::product::Panels<'_>,
-                    columns: std::ops::Range<usize>,
-                    out: &super::product::Out<'_>,
-                )),
-            },
+            dense: $dense,
             quantized: None,
             layer_norm: tier!($features, rows::layer_norm, (
                 weight: &[f32],
@@ -71,6 +62,26 @@ macro_rules! tier {
             first_non_finite: tier!($features, rows::first_non_finite, (w: super::Slice<'_>,) -> Option<usize>),
         };
     };
+    // The portable matrix product, whose tile is `$vectors` times `$rows` registers.
+    (dense $features:literal, $half:ty, $vectors:literal x $rows:literal) => {
+        Family {
+            panel_rows: matmul::panel_rows::<$rows>,
+            panel_bytes: matmul::panel_bytes,
+            prepare: tier!($features, matmul::prepare, (
+                w: &super::Matrix<'_>,
+                panel_rows: usize,
+                x: &[f32],
+                to: &mut [u8],
+            )),
+            column_unit: matmul::column_unit,
+            multiply: tier!($features, matmul::matmul::<$half, $vectors, $rows>, (
+                w: &super::Matrix<'_>,
+                x: super::product::Panels<'_>,
+                columns: std::ops::Range<usize>,
+                out: &super::product::Out<'_>,
+            )),
+        }
+    };
     ($features:literal, $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
         #[target_feature(enable = $features)]
         fn compiled($($arg: $type),*) $(-> $result)? {
@@ -85,13 +96,15 @@ macro_rules! tier {
     }};
 }
 
-// 24 of 32 registers for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
-tier!(AVX512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c", Half512, 4 x 6);
+tier!(AVX512BF16, "avx512bf16", "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c", Half512, dense512::BF16);
+
+#[cfg(target_arch = "x86_64")]
+tier!(AVX512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c", Half512, dense512::PLAIN);
 
 // 12 of 16 registers for sums, 2 for weights.
 #[cfg(target_arch = "x86_64")]
-tier!(AVX2, "avx2", "avx2,fma,f16c", Half256, 1 x 6);
+tier!(AVX2, "avx2", "avx2,fma,f16c", Half256, tier!(dense "avx2,fma,f16c", Half256, 1 x 6));
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
 #[cfg(target_arch = "x86_64")]
@@ -102,6 +115,8 @@ macro_rules! half {
         struct $name(f16);
 
         impl Element for $name {
+            const ZERO: $name = $name(f16::ZERO);
+
             #[inline(always)]
             fn widen(self) -> f32 {
                 self.0.widen()
@@ -161,17 +176,18 @@ pub(super) fn prefetch<T, const N: usize>(near: &[T; N], ahead: usize) {
 
 /// Every tier that this build knows, fastest first, with whether the CPU can run it.
 pub(super) fn all() -> Vec<(&'static Kernels, bool)> {
+    #[cfg(target_arch = "x86_64")]
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
     vec![
         #[cfg(target_arch = "x86_64")]
-        (
-            &AVX512,
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c"),
-        ),
+        (&AVX512BF16, avx512 && is_x86_feature_detected!("avx512bf16")),
+        #[cfg(target_arch = "x86_64")]
+        (&AVX512, avx512),
         #[cfg(target_arch = "x86_64")]
         (
             &AVX2,
