@@ -19,6 +19,8 @@ mod avx2;
 mod avx512;
 mod blocks;
 mod cache;
+#[cfg(target_arch = "x86_64")]
+mod dense512;
 mod lanes;
 mod math;
 mod matmul;
