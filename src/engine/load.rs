@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::Engine;
+use super::bench::Work;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::check_finite;
@@ -143,8 +144,9 @@ impl EngineBuilder {
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
-        let loaded =
-            Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
+        let work = Work::of(&weights, model.shape());
+        let tokenizer = Arc::new(tokenizer);
+        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 }
@@ -180,6 +182,9 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// What a token costs; only `bench` asks.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(super) work: Work,
 }
 
 /// What is known of a loaded model.
@@ -248,8 +253,13 @@ impl Loaded {
 
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let logits = self.compute.pool.run(|| self.model.forward(batch))?;
-        batch.commit();
-        Ok(logits.flatten_all()?.to_vec1()?)
+        forward(&*self.model, &self.compute, batch)
     }
+}
+
+/// One forward pass: the wanted rows of logits, each (vocabulary).
+pub(super) fn forward(model: &dyn Model, compute: &Compute, batch: &mut Batch) -> Result<Vec<f32>> {
+    let logits = compute.pool.run(|| model.forward(batch))?;
+    batch.commit();
+    Ok(logits.flatten_all()?.to_vec1()?)
 }

@@ -17,6 +17,7 @@ mod lanes;
 mod math;
 mod matmul;
 mod pool;
+mod roof;
 mod rows;
 mod tiers;
 
@@ -24,6 +25,7 @@ mod tiers;
 mod tests;
 
 pub use pool::Pool;
+pub use roof::Arithmetic;
 
 use half::{bf16, f16};
 
