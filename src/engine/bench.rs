@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::line::check_finite;
-use super::load::{Loaded, forward};
+use super::load::{Loaded, context_of, forward};
 use super::random::Random;
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub(crate) struct Bench {
 
 enum Subject {
     Loaded(Arc<Loaded>),
-    Random { model: Box<dyn Model>, compute: Compute },
+    Random { model: Box<dyn Model>, compute: Compute, context: usize },
 }
 
 /// What a model's tokens cost, by the shapes and formats of its weights.
@@ -73,12 +73,13 @@ impl Bench {
     }
 
     /// A model of a shape that config.json describes, with random weights.
-    pub(crate) fn random(config: &Config, dtype: Dtype, compute: Compute) -> Result<Bench> {
+    pub(crate) fn random(config: &Config, dtype: Dtype, context: Option<usize>, compute: Compute) -> Result<Bench> {
         let architecture = config.architecture()?;
         let weights = Weights::random(SEED, dtype, compute.clone());
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
-        Ok(Bench::new(Subject::Random { model, compute }, work))
+        let context = context_of(model.shape(), context)?;
+        Ok(Bench::new(Subject::Random { model, compute, context }, work))
     }
 
     fn new(subject: Subject, work: Work) -> Bench {
@@ -94,7 +95,7 @@ impl Bench {
     pub(crate) fn context(&self) -> usize {
         match &self.subject {
             Subject::Loaded(loaded) => loaded.context,
-            Subject::Random { model, .. } => model.shape().context,
+            Subject::Random { context, .. } => *context,
         }
     }
 
@@ -111,6 +112,11 @@ impl Bench {
     /// Our kernels, where they compute and not candle or a device.
     pub(crate) fn kernels(&self) -> Option<&'static Kernels> {
         self.compute().kernels
+    }
+
+    /// Whether the processor computes, by our kernels or by candle's operations.
+    pub(crate) fn is_on_cpu(&self) -> bool {
+        self.compute().device.is_cpu()
     }
 
     /// What computes, for messages.
@@ -148,7 +154,7 @@ impl Bench {
     pub(crate) fn demand(&self, sequences: usize, depth: usize, tokens: usize, steps: usize) -> Demand {
         let shape = self.shape();
         let (rows, layers) = (sequences as f64, shape.n_layers as f64);
-        let passes = (sequences * tokens).div_ceil(PASS) + steps;
+        let passes = tokens.div_ceil(chunk(sequences)) + steps;
         // Rows of the cache that a text's tokens see, and those that its passes read.
         let (after, all) = ((depth + tokens) as f64, (tokens + steps) as f64);
         let seen = all * (depth as f64 + (all + 1.0) / 2.0);
@@ -171,9 +177,19 @@ impl Bench {
         Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * layers * cache_row * read, operations }
     }
 
+    /// Bytes that so many sequences of so many tokens need beside the weights: cache, logits, and a pass's activations.
+    pub(crate) fn bytes_of(&self, sequences: usize, tokens: usize) -> usize {
+        const ACTIVATIONS: usize = 64 << 20; // a pass of 512 tokens at the widest layer of a 7B model
+        let shape = self.shape();
+        let cache = [2, shape.n_layers, shape.kv_width, size_of::<f32>(), tokens];
+        let logits = [2, shape.vocab_size, size_of::<f32>()];
+        let product = |factors: &[usize]| factors.iter().fold(sequences, |product, n| product.saturating_mul(*n));
+        product(&cache).saturating_add(product(&logits)).saturating_add(ACTIVATIONS)
+    }
+
     /// Reads so many tokens in each sequence, pass by pass; the logits of the last pass.
     fn feed(&mut self, caches: &mut [KvCache], tokens: usize) -> Result<Vec<f32>> {
-        let chunk = (PASS / caches.len()).max(1);
+        let chunk = chunk(caches.len());
         let (mut left, mut logits) = (tokens, Vec::new());
         while left > 0 {
             let now = left.min(chunk);
@@ -198,7 +214,7 @@ impl Bench {
         for (ids, cache) in ids.iter().zip(caches) {
             batch.push(ids, cache, rows);
         }
-        forward(self.model(), self.compute(), &mut batch)
+        forward(self.model(), &mut batch)
     }
 
     fn model(&self) -> &dyn Model {
@@ -214,6 +230,11 @@ impl Bench {
             Subject::Random { compute, .. } => compute,
         }
     }
+}
+
+/// Tokens of each sequence in one pass of a prompt.
+fn chunk(sequences: usize) -> usize {
+    (PASS / sequences).max(1)
 }
 
 /// Of random weights and tokens: any fixed number, so that two runs do the same.

@@ -14,7 +14,7 @@ use super::line::check_finite;
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
-use crate::models::{Config, Model};
+use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
 use crate::text::Tokenizer;
@@ -115,14 +115,7 @@ impl EngineBuilder {
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
-        let context = self.context.unwrap_or(shape.context);
-        if context < 2 || context > shape.context {
-            return Err(Error::setting(
-                "context",
-                format!("is {context}, expected from 2 to {}, the model's own", shape.context),
-                "",
-            ));
-        }
+        let context = context_of(&shape, self.context)?;
         let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
         let mut warnings = defaults.warnings.clone();
         warnings.extend(weights.warnings());
@@ -149,6 +142,19 @@ impl EngineBuilder {
         let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
+}
+
+/// Most tokens of a sequence, as the user or the model says.
+pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> {
+    let context = wanted.unwrap_or(shape.context);
+    if context < 2 || context > shape.context {
+        return Err(Error::setting(
+            "context",
+            format!("is {context}, expected from 2 to {}, the model's own", shape.context),
+            "",
+        ));
+    }
+    Ok(context)
 }
 
 fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {
@@ -253,13 +259,13 @@ impl Loaded {
 
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        forward(&*self.model, &self.compute, batch)
+        forward(&*self.model, batch)
     }
 }
 
 /// One forward pass: the wanted rows of logits, each (vocabulary).
-pub(super) fn forward(model: &dyn Model, compute: &Compute, batch: &mut Batch) -> Result<Vec<f32>> {
-    let logits = compute.pool.run(|| model.forward(batch))?;
+pub(super) fn forward(model: &dyn Model, batch: &mut Batch) -> Result<Vec<f32>> {
+    let logits = model.forward(batch)?;
     batch.commit();
     Ok(logits.flatten_all()?.to_vec1()?)
 }

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What is known of a model before any of its files is here.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -38,6 +39,8 @@ pub struct Card {
     pub dtype: String,
     /// The files that make the model; `*` stands for digits.
     pub files: Vec<String>,
+    /// config.json's fields of the sizes of its layers.
+    pub shape: Option<Map<String, Value>>,
     /// A published text of the model.
     pub golden: Option<Golden>,
 }

@@ -33,8 +33,8 @@ struct Loop {
 /// Cache lines that `read` takes in one step, and the bytes of it.
 const STEP: usize = 512;
 
-/// Times around of one measurement: some milliseconds on any machine of this century.
-const AROUND: u64 = 400_000;
+/// Times around of one measurement: some ten milliseconds, beside which the start of a thread does not count.
+const AROUND: u64 = 4_000_000;
 
 impl Kernels {
     /// Bytes per second at which the threads of a pool read `data` once, each a run of its own.
@@ -52,17 +52,14 @@ impl Kernels {
     #[must_use]
     pub fn arithmetic_rate(&self, pool: &Pool, arithmetic: Arithmetic) -> Option<f64> {
         let Loop { spin, operations } = spinner(self.name(), arithmetic)?;
-        let threads: Vec<usize> = (0..pool.threads()).collect();
-        // Every thread reports its own speed: one that starts late is no slower for it.
-        let rates = pool.map(&threads, |_| {
-            let start = Instant::now();
+        let start = Instant::now();
+        pool.run(pool.threads(), |_| {
             black_box(spin(black_box(AROUND)));
-            (AROUND * operations) as f64 / start.elapsed().as_secs_f64()
         });
-        Some(rates.iter().sum())
+        Some((pool.threads() as u64 * AROUND * operations) as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// What the weights of a format are multiplied in by this tier.
+    /// Whether this tier has instructions for it.
     #[must_use]
     pub fn has(&self, arithmetic: Arithmetic) -> bool {
         spinner(self.name(), arithmetic).is_some()

@@ -48,7 +48,7 @@ impl Subject {
             return Subject::random(args, shape, threads);
         }
         let model = args.model.as_deref().unwrap_or(EMBEDDED);
-        let engine = args.machine.load_with(model, threads)?;
+        let engine = args.machine.load_with(model, threads.map_or(0, NonZeroUsize::get))?;
         warn(engine.warnings());
         let info = engine.info();
         let (name, architecture) = (crate::error::line(&info.name), info.architecture.to_owned());
