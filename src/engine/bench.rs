@@ -150,6 +150,12 @@ impl Bench {
         Ok(took)
     }
 
+    /// Runs one pass that is not timed, so that what another program, or a probe of the memory, drove out of the caches
+    /// is back where the pass before a timed one would have left it.
+    pub(crate) fn refresh(&mut self, sequences: &mut Sequences) -> Result<()> {
+        self.measure(sequences, 0, 1).map(|_| ())
+    }
+
     /// What [`Bench::measure`] asks of the machine at least.
     pub(crate) fn demand(&self, sequences: usize, depth: usize, tokens: usize, steps: usize) -> Demand {
         let shape = self.shape();

@@ -73,6 +73,7 @@ pub(super) fn measure(bench: &mut Bench, test: &Test, repetitions: u16, probe: &
     let (mut times, mut reads) = (Vec::new(), vec![probe.read(bench)]);
     let energy = Energy::now();
     for _ in 0..repetitions {
+        bench.refresh(&mut sequences)?;
         times.push(bench.measure(&mut sequences, test.prompt, test.generate)?);
         reads.push(probe.read(bench));
     }
