@@ -21,6 +21,7 @@ mod pool;
 mod product;
 mod roof;
 mod rows;
+mod select;
 mod tiers;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests;
 pub use blocks::Format;
 pub use pool::Pool;
 pub use roof::Arithmetic;
+pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
 
