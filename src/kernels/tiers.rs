@@ -27,7 +27,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     layer_norm: rows::layer_norm,
     rms_norm: rows::rms_norm,
     activate: rows::activate,
-    attend: attention::attend,
+    attend: attention::attend::<f16, 1>,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
 };
@@ -60,12 +60,10 @@ macro_rules! tier {
             )),
             rms_norm: tier!($features, rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
             activate: tier!($features, rows::activate, (activation: super::Activation, x: &mut [f32],)),
-            attend: tier!($features, attention::attend, (
-                heads: &super::Heads,
-                spans: &[super::Span<'_>],
-                q: &[f32],
-                first: usize,
-                out: &mut [f32],
+            attend: tier!($features, attention::attend::<$half, $vectors>, (
+                layer: &attention::Attend<'_>,
+                qkv: &[f32],
+                work: attention::Work<'_>,
             )),
             widen: tier!($features, rows::widen::<$half>, (w: super::Slice<'_>, out: &mut [f32],)),
             first_non_finite: tier!($features, rows::first_non_finite, (w: super::Slice<'_>,) -> Option<usize>),
