@@ -13,6 +13,10 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod cache;
 mod lanes;
@@ -20,6 +24,7 @@ mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantized;
 mod rope;
 mod rows;
 mod select;
@@ -170,7 +175,7 @@ type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 pub struct Kernels {
     name: &'static str,
     dense: Family,
-    quantized: Option<&'static Family>,
+    quantized: &'static Family,
     layer_norm: LayerNormFn,
     rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
@@ -237,7 +242,7 @@ const INLINE_WORK: usize = 1 << 16;
 const PIECES_PER_THREAD: usize = 4;
 
 impl Kernels {
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -265,7 +270,7 @@ impl Kernels {
     /// The functions for weights like these.
     fn family(&self, w: &Matrix<'_>) -> &Family {
         match w.data {
-            Slice::Blocks(..) => self.quantized.expect("kernels for quantised weights"),
+            Slice::Blocks(..) => self.quantized,
             _ => &self.dense,
         }
     }
