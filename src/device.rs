@@ -54,13 +54,13 @@ pub struct Compute {
 impl Compute {
     /// Opens `choice` with `threads` threads (all that the process may use when `None`).
     pub fn open(choice: DeviceChoice, threads: Option<NonZeroUsize>) -> Result<Compute> {
-        let pool = Pool::new(threads).map_err(|error| Error::Device {
+        let pool = Pool::shared(threads).map_err(|error| Error::Device {
             problem: format!("cannot start the threads: {error}"),
             hint: "ask for fewer with `--threads`".to_owned(),
         })?;
         let device = open_device(choice)?;
         let kernels = chosen_kernels(choice, std::env::var_os("FIRESIDE_KERNELS").as_deref())?;
-        Ok(Compute { device, kernels, pool: Arc::new(pool) })
+        Ok(Compute { device, kernels, pool })
     }
 
     /// What runs here, for messages: `cpu (avx512, 2 threads)`.

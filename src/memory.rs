@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 
-use crate::kernels::{Kernels, Layout, Matrix, Pool, Slice};
+use crate::kernels::{Before, Kernels, Layout, Matrix, Part, Pool, Slice};
 
 /// Bytes of memory; `None` where the system does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,11 +139,11 @@ pub fn read_bandwidth(kernels: &Kernels, pool: &Pool, like: Slice<'_>) -> Option
         return None;
     }
     const NUMBER: f32 = 0.01; // any that is no special case
-    pool.run(|| match like {
+    match like {
         Slice::F32(_) => probe(kernels, pool, bytes, NUMBER, |w| Slice::F32(w)),
         Slice::F16(_) => probe(kernels, pool, bytes, f16::from_f32(NUMBER), |w| Slice::F16(w)),
-        Slice::Bf16(_) => probe(kernels, pool, bytes, bf16::from_f32(NUMBER), |w| Slice::Bf16(w)),
-    })
+        Slice::Bf16(_) | Slice::Blocks(..) => probe(kernels, pool, bytes, bf16::from_f32(NUMBER), |w| Slice::Bf16(w)),
+    }
 }
 
 fn probe<T: Copy + Send + Sync + Default>(
@@ -159,12 +159,12 @@ fn probe<T: Copy + Send + Sync + Default>(
     let piece = weights.len().div_ceil(8 * pool.threads()).max(1);
     pool.for_each(weights.chunks_mut(piece).collect(), |piece| piece.fill(number));
     let matrix = Matrix { data: slice(&weights), layout: Layout::OutIn, inputs: INPUTS, outputs };
-    let (x, mut y) = (vec![1.0; INPUTS], vec![0.0; outputs]);
+    let (part, x) = (Part { matrix, bias: None }, vec![1.0; INPUTS]);
     let mut passes = Vec::new();
     let start = Instant::now();
     while start.elapsed() < PROBE_TIME {
         let pass = Instant::now();
-        kernels.matmul(pool, &matrix, None, &x, &mut y);
+        std::hint::black_box(kernels.linear(pool, &[part], Before::Nothing, &x, None));
         passes.push(pass.elapsed());
     }
     passes.sort();

@@ -248,7 +248,7 @@ impl Loaded {
 
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let logits = self.compute.pool.run(|| self.model.forward(batch))?;
+        let logits = self.model.forward(batch)?;
         batch.commit();
         Ok(logits.flatten_all()?.to_vec1()?)
     }

@@ -16,7 +16,10 @@
 
 use std::cell::RefCell;
 
+use std::ops::Range;
+
 use super::lanes::{Element, Half, LANES, Lanes, interleave};
+use super::product::{Out, Panels};
 use super::tiers::prefetch;
 use super::{Layout, Matrix, Slice};
 
@@ -36,20 +39,39 @@ thread_local! {
     /// The packed strip of this thread; kept, since a fresh one costs a page fault for every 4 KiB.
     static STRIP: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
 
+    /// One row of sums of this thread.
+    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+
     /// Widened rows of this thread.
     static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Rows of `x` in the order in which the inner loops read them.
-#[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
-    /// (panels, inputs / P, height, P), where P is 4 for `Layout::OutIn` and 1 for `Layout::InOut`; filled up with zeros.
-    pub(super) data: &'a [f32],
-    /// Rows per panel: 1 for a single row, `DIRECT_ROWS`, or the tile height of the tier, which is larger.
-    pub(super) height: usize,
+/// Rows per panel: 1 for a single row, `DIRECT_ROWS`, or `ROWS`, the tile height of the tier, which is larger.
+pub(super) fn panel_rows<const ROWS: usize>(w: &Matrix<'_>, rows: usize) -> usize {
+    match rows {
+        1 => 1,
+        _ if rows >= tiled_rows(w.layout) => ROWS,
+        _ => DIRECT_ROWS,
+    }
 }
 
-/// The length of a panel.
+/// Bytes of a panel.
+pub(super) fn panel_bytes(w: &Matrix<'_>, panel_rows: usize) -> usize {
+    (panel_len(w.inputs, panel_rows) * size_of::<f32>()).next_multiple_of(64)
+}
+
+/// Rows as a panel of (inputs / P, panel_rows, P), where P is 4 for `Layout::OutIn` and 1 for `Layout::InOut`.
+pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+    let panel = &mut bytemuck::cast_slice_mut(to)[..panel_len(w.inputs, panel_rows)];
+    pack(w.layout, x, w.inputs, w.inputs, panel_rows, panel);
+}
+
+/// Whole vectors and tiles: 64 columns are four vectors of Conv1D, 16 are a tile of the other layout.
+pub(super) fn column_unit(w: &Matrix<'_>, _rows: usize) -> usize {
+    if w.layout == Layout::InOut { 64 } else { 16 }
+}
+
+/// The length of a panel in numbers.
 pub(super) fn panel_len(inputs: usize, height: usize) -> usize {
     inputs.next_multiple_of(4) * height
 }
@@ -82,21 +104,21 @@ pub(super) fn pack(layout: Layout, x: &[f32], apart: usize, inputs: usize, heigh
     }
 }
 
-/// Columns `first..` of `x · W + bias`, as many as the rows of `y` are long.
+/// Some columns of `x · W`.
 ///
 /// `VECTORS` and `ROWS` are the tile that a tier's registers hold: `VECTORS * ROWS` sums.
 #[inline(always)]
 pub(super) fn matmul<H: Half, const VECTORS: usize, const ROWS: usize>(
     w: &Matrix<'_>,
-    bias: Option<&[f32]>,
     x: Panels<'_>,
-    first: usize,         // column of W that y's column 0 is
-    y: &mut [&mut [f32]], // rows of (columns)
+    columns: Range<usize>,
+    out: &Out<'_>,
 ) {
     match w.data {
-        Slice::F32(data) => by_layout::<f32, VECTORS, ROWS>(data, w, bias, x, first, y),
-        Slice::F16(data) => by_layout::<H, VECTORS, ROWS>(H::view(data), w, bias, x, first, y),
-        Slice::Bf16(data) => by_layout::<half::bf16, VECTORS, ROWS>(data, w, bias, x, first, y),
+        Slice::F32(data) => by_layout::<f32, VECTORS, ROWS>(data, w, x, columns, out),
+        Slice::F16(data) => by_layout::<H, VECTORS, ROWS>(H::view(data), w, x, columns, out),
+        Slice::Bf16(data) => by_layout::<half::bf16, VECTORS, ROWS>(data, w, x, columns, out),
+        Slice::Blocks(..) => unreachable!("the family of quantised weights multiplies these"),
     }
 }
 
@@ -104,38 +126,77 @@ pub(super) fn matmul<H: Half, const VECTORS: usize, const ROWS: usize>(
 fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
     data: &[E],
     w: &Matrix<'_>,
-    bias: Option<&[f32]>,
     x: Panels<'_>,
-    first: usize,
-    y: &mut [&mut [f32]],
+    columns: Range<usize>,
+    out: &Out<'_>,
 ) {
-    let width = y.first().map_or(0, |row| row.len());
-    let bias = bias.map(|bias| &bias[first..first + width]);
+    let y = &Place { out, columns: columns.clone(), rows: x.rows };
+    let panels: &[f32] = bytemuck::cast_slice(x.data);
+    let x = Rows {
+        data: panels,
+        apart: x.panel_bytes / size_of::<f32>(),
+        len: panel_len(w.inputs, x.panel_rows),
+        height: x.panel_rows,
+    };
     match w.layout {
         Layout::OutIn => {
-            let data = &data[first * w.inputs..(first + width) * w.inputs];
+            let data = &data[columns.start * w.inputs..columns.end * w.inputs];
             match x.height {
-                1 => out_in_direct::<E, 1>(data, w.inputs, bias, x.data, y),
-                DIRECT_ROWS => out_in_direct::<E, DIRECT_ROWS>(data, w.inputs, bias, x.data, y),
-                _ => out_in_tiled::<E, VECTORS, ROWS>(data, w.inputs, bias, x.data, y),
+                1 => out_in_direct::<E, 1>(data, w.inputs, x, y),
+                DIRECT_ROWS => out_in_direct::<E, DIRECT_ROWS>(data, w.inputs, x, y),
+                _ => out_in_tiled::<E, VECTORS, ROWS>(data, w.inputs, x, y),
             }
         }
         Layout::InOut => {
-            let data = &data[first..];
+            let data = &data[columns.start..];
             match x.height {
-                1 => in_out_row(data, w.outputs, bias, &x.data[..w.inputs], y[0]),
+                1 => in_out_row(data, w.outputs, &x.data[..w.inputs], y),
                 DIRECT_ROWS => {
-                    let done = in_out_direct::<E, 4, DIRECT_ROWS>(data, w, 0, bias, x.data, y);
-                    let done = in_out_direct::<E, 1, DIRECT_ROWS>(data, w, done, bias, x.data, y);
-                    in_out_tail::<E, DIRECT_ROWS>(data, w, done, bias, x.data, y);
+                    let done = in_out_direct::<E, 4, DIRECT_ROWS>(data, w, 0, x, y);
+                    let done = in_out_direct::<E, 1, DIRECT_ROWS>(data, w, done, x, y);
+                    in_out_tail::<E, DIRECT_ROWS>(data, w, done, x, y);
                 }
                 _ => {
-                    let done = in_out_tiled::<E, VECTORS, ROWS>(data, w, 0, bias, x.data, y);
-                    let done = in_out_tiled::<E, 1, ROWS>(data, w, done, bias, x.data, y);
-                    in_out_tail::<E, ROWS>(data, w, done, bias, x.data, y);
+                    let done = in_out_tiled::<E, VECTORS, ROWS>(data, w, 0, x, y);
+                    let done = in_out_tiled::<E, 1, ROWS>(data, w, done, x, y);
+                    in_out_tail::<E, ROWS>(data, w, done, x, y);
                 }
             }
         }
+    }
+}
+
+/// Panels as numbers.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    data: &'a [f32],
+    /// From panel to panel.
+    apart: usize,
+    /// Of a panel.
+    len: usize,
+    /// Rows of a panel.
+    height: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Every panel with the number of its first row.
+    #[inline(always)]
+    fn panels(self) -> impl Iterator<Item = (usize, &'a [f32])> {
+        self.data.chunks_exact(self.apart).enumerate().map(move |(i, panel)| (i * self.height, &panel[..self.len]))
+    }
+}
+
+/// The columns of a piece, counted from its first one.
+struct Place<'a> {
+    out: &'a Out<'a>,
+    columns: Range<usize>,
+    rows: usize,
+}
+
+impl Place<'_> {
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.columns.len()
     }
 }
 
@@ -144,17 +205,16 @@ fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
 fn out_in_direct<E: Element, const ROWS: usize>(
     data: &[E], // (columns, inputs)
     inputs: usize,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    y: &mut [&mut [f32]],
+    x: Rows<'_>,
+    y: &Place<'_>,
 ) {
-    let width = y.first().map_or(0, |row| row.len());
+    let width = y.width();
     let mut buffer = [[Lanes::ZERO; 2]; 64];
     for column in (0..width).step_by(8) {
-        let row = |i: usize| weight_row(data, inputs, column + i);
-        let rows = [[row(0), row(1), row(2), row(3)], [row(4), row(5), row(6), row(7)]];
-        for (panel, y) in x.chunks_exact(panel_len(inputs, ROWS)).zip(y.chunks_mut(ROWS)) {
-            store_quads(&dots(rows, 8 * inputs, steps_of::<4, ROWS>(panel), &mut buffer), column, bias, y);
+        let weights = |i: usize| weight_row(data, inputs, column + i);
+        let rows = [[weights(0), weights(1), weights(2), weights(3)], [weights(4), weights(5), weights(6), weights(7)]];
+        for (row, panel) in x.panels() {
+            store_quads(&dots(rows, 8 * inputs, steps_of::<4, ROWS>(panel), &mut buffer), row, column, y);
         }
     }
 }
@@ -164,11 +224,10 @@ fn out_in_direct<E: Element, const ROWS: usize>(
 fn out_in_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
     data: &[E], // (columns, inputs)
     inputs: usize,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    y: &mut [&mut [f32]],
+    x: Rows<'_>,
+    y: &Place<'_>,
 ) {
-    let width = y.first().map_or(0, |row| row.len());
+    let width = y.width();
     let mut buffer = take_strip(inputs.div_ceil(4) * VECTORS);
     let packed = buffer[..inputs.div_ceil(4) * VECTORS].as_chunks_mut::<VECTORS>().0;
     for column in (0..width).step_by(4 * VECTORS) {
@@ -176,9 +235,9 @@ fn out_in_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
             let row = |i: usize| weight_row(data, inputs, column + 4 * vector + i);
             pack_interleaved([row(0), row(1), row(2), row(3)], 4 * inputs, vector, packed);
         }
-        for (panel, y) in x.chunks_exact(panel_len(inputs, ROWS)).zip(y.chunks_mut(ROWS)) {
+        for (row, panel) in x.panels() {
             let sums = tile::<4, VECTORS, ROWS>([[Lanes::ZERO; VECTORS]; ROWS], packed, steps_of(panel));
-            store_quads(&sums, column, bias, y);
+            store_quads(&sums, row, column, y);
         }
     }
     STRIP.set(buffer);
@@ -192,10 +251,13 @@ fn weight_row<E>(data: &[E], inputs: usize, column: usize) -> &[E] {
 
 /// [in, out] for one row: the weights stream by once, eight inputs at a time, while `y` stays in the L1 cache.
 #[inline(always)]
-fn in_out_row<E: Element>(data: &[E], outputs: usize, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {
+fn in_out_row<E: Element>(data: &[E], outputs: usize, x: &[f32], place: &Place<'_>) {
     /// Columns whose widened weights, eight rows of them, fill half of a 48 KiB L1 cache.
     const BLOCK: usize = 768;
-    y.fill(0.0);
+    let mut sums = SUMS.take();
+    sums.clear();
+    sums.resize(place.width(), 0.0);
+    let y = &mut sums[..];
     let (blocks, rest) = x.as_chunks::<8>();
     // Weights that are not f32 are widened into the L1 cache first, a block of columns at a time.
     let mut buffer = WIDE.take();
@@ -217,11 +279,14 @@ fn in_out_row<E: Element>(data: &[E], outputs: usize, bias: Option<&[f32]>, x: &
             *y = w.widen().mul_add(*x, *y);
         }
     }
-    if let Some(bias) = bias {
-        for (y, bias) in y.iter_mut().zip(bias) {
-            *y += bias;
-        }
+    let (chunks, last) = y.as_chunks::<LANES>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        place.out.store_lanes(0, place.columns.start + i * LANES, &Lanes(*chunk));
     }
+    for (i, sum) in last.iter().enumerate() {
+        place.out.store(0, place.columns.start + chunks.len() * LANES + i, *sum);
+    }
+    SUMS.set(sums);
 }
 
 /// `y += x[0] * rows[0]`, then `x[1] * rows[1]`, and so on. One element at a time, which is what the compiler turns
@@ -250,17 +315,16 @@ fn in_out_direct<E: Element, const VECTORS: usize, const ROWS: usize>(
     data: &[E], // from the first column on
     w: &Matrix<'_>,
     done: usize,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    y: &mut [&mut [f32]],
+    x: Rows<'_>,
+    y: &Place<'_>,
 ) -> usize {
-    let width = y.first().map_or(0, |row| row.len());
+    let width = y.width();
     let mut column = done;
     while column + VECTORS * LANES <= width {
-        for (panel, y) in x.chunks_exact(panel_len(w.inputs, ROWS)).zip(y.chunks_mut(ROWS)) {
+        for (row, panel) in x.panels() {
             let panel = &steps_of::<1, ROWS>(panel)[..w.inputs];
             let sums = strip([[Lanes::ZERO; VECTORS]; ROWS], &data[column..], w.outputs, panel);
-            store_lanes(&sums, column, bias, y);
+            store_lanes(&sums, row, column, y);
         }
         column += VECTORS * LANES;
     }
@@ -274,11 +338,10 @@ fn in_out_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
     data: &[E],
     w: &Matrix<'_>,
     done: usize,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    y: &mut [&mut [f32]],
+    x: Rows<'_>,
+    y: &Place<'_>,
 ) -> usize {
-    let width = y.first().map_or(0, |row| row.len());
+    let width = y.width();
     let mut column = done;
     let mut buffer = take_strip(w.inputs * VECTORS);
     let packed = buffer[..w.inputs * VECTORS].as_chunks_mut::<VECTORS>().0;
@@ -288,9 +351,9 @@ fn in_out_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
                 *packed = Lanes::load(weights);
             }
         }
-        for (panel, y) in x.chunks_exact(panel_len(w.inputs, ROWS)).zip(y.chunks_mut(ROWS)) {
+        for (row, panel) in x.panels() {
             let sums = tile::<1, VECTORS, ROWS>([[Lanes::ZERO; VECTORS]; ROWS], packed, steps_of(panel));
-            store_lanes(&sums, column, bias, y);
+            store_lanes(&sums, row, column, y);
         }
         column += VECTORS * LANES;
     }
@@ -300,22 +363,15 @@ fn in_out_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
 
 /// The last columns, fewer than a vector: one sum at a time.
 #[inline(always)]
-fn in_out_tail<E: Element, const ROWS: usize>(
-    data: &[E],
-    w: &Matrix<'_>,
-    done: usize,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    y: &mut [&mut [f32]],
-) {
-    for (panel, y) in x.chunks_exact(panel_len(w.inputs, ROWS)).zip(y.chunks_mut(ROWS)) {
-        for (r, y) in y.iter_mut().enumerate() {
-            for column in done..y.len() {
+fn in_out_tail<E: Element, const ROWS: usize>(data: &[E], w: &Matrix<'_>, done: usize, x: Rows<'_>, y: &Place<'_>) {
+    for (row, panel) in x.panels() {
+        for r in 0..ROWS.min(y.rows - row) {
+            for column in done..y.width() {
                 let mut sum = 0.0;
                 for (w, x) in data[column..].iter().step_by(w.outputs).zip(steps_of::<1, ROWS>(panel)) {
                     sum = w.widen().mul_add(x[r][0], sum);
                 }
-                y[column] = sum + bias.map_or(0.0, |bias| bias[column]);
+                y.out.store(row + r, y.columns.start + column, sum);
             }
         }
     }
@@ -441,16 +497,15 @@ fn padded<E: Element>(rest: &[E]) -> Lanes {
 #[inline(always)]
 fn store_quads<const VECTORS: usize, const ROWS: usize>(
     sums: &[[Lanes; VECTORS]; ROWS],
+    row: usize,
     column: usize,
-    bias: Option<&[f32]>,
-    y: &mut [&mut [f32]],
+    y: &Place<'_>,
 ) {
-    for (sums, y) in sums.iter().zip(y) {
+    for (r, sums) in sums.iter().enumerate().take(y.rows - row) {
         for (v, lanes) in sums.iter().enumerate() {
-            let quads = lanes.quad_sums();
             let column = column + 4 * v;
-            for i in 0..4.min(y.len().saturating_sub(column)) {
-                y[column + i] = quads[i] + bias.map_or(0.0, |bias| bias[column + i]);
+            for (i, sum) in lanes.quad_sums().into_iter().enumerate().take(y.width().saturating_sub(column)) {
+                y.out.store(row + r, y.columns.start + column + i, sum);
             }
         }
     }
@@ -460,15 +515,13 @@ fn store_quads<const VECTORS: usize, const ROWS: usize>(
 #[inline(always)]
 fn store_lanes<const VECTORS: usize, const ROWS: usize>(
     sums: &[[Lanes; VECTORS]; ROWS],
+    row: usize,
     column: usize,
-    bias: Option<&[f32]>,
-    y: &mut [&mut [f32]],
+    y: &Place<'_>,
 ) {
-    for (sums, y) in sums.iter().zip(y) {
-        let y = &mut y[column..column + VECTORS * LANES];
-        for (v, y) in y.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let bias = bias.map_or(Lanes::ZERO, |bias| Lanes::load(&bias[column..].as_chunks::<LANES>().0[v]));
-            *y = sums[v].add(bias).0;
+    for (r, sums) in sums.iter().enumerate().take(y.rows - row) {
+        for (v, sums) in sums.iter().enumerate() {
+            y.out.store_lanes(row + r, y.columns.start + column + v * LANES, sums);
         }
     }
 }

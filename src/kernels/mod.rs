@@ -13,21 +13,24 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+mod blocks;
 mod lanes;
 mod math;
 mod matmul;
 mod pool;
+mod product;
 mod rows;
 mod tiers;
 
 #[cfg(test)]
 mod tests;
 
+pub use blocks::Format;
 pub use pool::Pool;
 
 use half::{bf16, f16};
 
-use matmul::{DIRECT_ROWS, Panels};
+use product::Family;
 
 /// Weights as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -38,16 +41,27 @@ pub enum Slice<'a> {
     F16(&'a [f16]),
     /// The upper half of a 32-bit float.
     Bf16(&'a [bf16]),
+    /// Quantised blocks, as GGUF files lay them out.
+    Blocks(Format, &'a [u8]),
 }
 
 impl<'a> Slice<'a> {
-    /// A part of it.
+    /// A part of it; of blocks, whole ones.
+    ///
+    /// # Panics
+    ///
+    /// When it holds fewer, or the part cuts a block.
     #[must_use]
     pub fn part(&self, range: std::ops::Range<usize>) -> Slice<'a> {
         match self {
             Slice::F32(w) => Slice::F32(&w[range]),
             Slice::F16(w) => Slice::F16(&w[range]),
             Slice::Bf16(w) => Slice::Bf16(&w[range]),
+            Slice::Blocks(format, w) => {
+                let whole = format.block_len();
+                assert!(range.start.is_multiple_of(whole) && range.end.is_multiple_of(whole), "{range:?} cuts a block");
+                Slice::Blocks(*format, &w[format.bytes(range.start)..format.bytes(range.end)])
+            }
         }
     }
 
@@ -58,6 +72,7 @@ impl<'a> Slice<'a> {
             Slice::F32(w) => w.len(),
             Slice::F16(w) => w.len(),
             Slice::Bf16(w) => w.len(),
+            Slice::Blocks(format, w) => w.len() / format.block_bytes() * format.block_len(),
         }
     }
 
@@ -133,8 +148,41 @@ pub struct Span<'a> {
     pub end: usize,
 }
 
-/// W, bias, x, the first column, and of every row of y the columns from there on.
-type MatmulFn = fn(&Matrix<'_>, Option<&[f32]>, Panels<'_>, usize, &mut [&mut [f32]]);
+/// One of the matrices whose outputs stand side by side in y.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Its weights.
+    pub matrix: Matrix<'a>,
+    /// What is added to its outputs.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// What is done to every row of x before it is multiplied.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// Nothing.
+    Nothing,
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`
+    LayerNorm {
+        /// One per input.
+        weight: &'a [f32],
+        /// One per input.
+        bias: &'a [f32],
+        /// Keeps the root from zero.
+        eps: f32,
+    },
+    /// `x / sqrt(mean of squares + eps) * weight`
+    RmsNorm {
+        /// One per input.
+        weight: &'a [f32],
+        /// Keeps the root from zero.
+        eps: f32,
+    },
+    /// A function of each element.
+    Activation(Activation),
+    /// A row is twice as long as W has inputs: `activation(first half) * second half`.
+    Gated(Activation),
+}
 
 /// Weight, bias, eps, x, y.
 type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
@@ -142,10 +190,10 @@ type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 /// Kernels compiled for one set of CPU instructions.
 pub struct Kernels {
     name: &'static str,
-    /// The rows of `x` in a tile of the matrix product.
-    tile_rows: usize,
-    matmul: MatmulFn,
+    dense: Family,
+    quantized: Option<&'static Family>,
     layer_norm: LayerNormFn,
+    rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
     attend: fn(&Heads, &[Span<'_>], &[f32], usize, &mut [f32]),
     widen: fn(Slice<'_>, &mut [f32]),
@@ -202,9 +250,9 @@ pub fn available() -> Vec<&'static Kernels> {
     tiers::all().into_iter().filter_map(|(kernels, runs)| runs.then_some(kernels)).collect()
 }
 
-/// Below so many multiplications a call stays on its thread: sharing work out inside [`Pool::run`] costs about 1.5 µs,
-/// and two threads gain that back from a matrix of 384 x 384 on (Zen 5, AVX-512).
-const INLINE_WORK: usize = 1 << 17;
+/// Below so many multiplications a call stays on its thread: to share work with a spinning thread costs about a
+/// microsecond, in which one thread does so many.
+const INLINE_WORK: usize = 1 << 16;
 
 /// Pieces per thread of a large call, so that a thread that is held up does not hold up the call.
 const PIECES_PER_THREAD: usize = 4;
@@ -216,66 +264,31 @@ impl Kernels {
         self.name
     }
 
-    /// `y (rows, outputs) = x (rows, inputs) · W + bias`
+    /// `y (rows, outputs) = before(x) · W + bias + residual`, with the outputs of all parts side by side.
+    ///
+    /// `x` has as many numbers per row as the parts have inputs, twice as many for [`Before::Gated`].
     ///
     /// # Panics
     ///
     /// When lengths do not fit.
-    pub fn matmul(&self, pool: &Pool, w: &Matrix<'_>, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {
-        let (inputs, outputs) = (w.inputs, w.outputs);
-        assert!(inputs > 0 && outputs > 0, "matrix without numbers: {inputs} inputs, {outputs} outputs");
-        assert_eq!(w.data.len(), inputs * outputs, "length of W with {inputs} inputs and {outputs} outputs");
-        assert_eq!(x.len() % inputs, 0, "length of x, {}, is not whole rows of {inputs}", x.len());
-        let rows = x.len() / inputs;
-        assert_eq!(y.len(), rows * outputs, "length of y with {rows} rows of {outputs}");
-        assert!(bias.is_none_or(|bias| bias.len() == outputs), "length of the bias is not {outputs}");
-        if rows == 0 {
-            return;
-        }
-        let mut wanted = self.pieces(pool, rows * inputs * outputs);
-        let tiled = rows >= matmul::tiled_rows(w.layout);
-        if w.layout == Layout::InOut && !tiled {
-            // Weights stream by in runs as long as a piece is wide, and short runs are slow to fetch.
-            wanted = wanted.min(pool.threads());
-        }
-        // Whole vectors and tiles: 64 columns are four vectors of Conv1D, 16 are a tile of the other layout.
-        let whole = if w.layout == Layout::InOut { 64 } else { 16 };
-        let width = outputs.div_ceil(wanted).next_multiple_of(whole);
-        let columns = outputs.div_ceil(width);
-        let panel_rows = match rows {
-            1 => 1,
-            _ if tiled => self.tile_rows,
-            _ => DIRECT_ROWS,
-        };
-        // Where there are too few columns for all threads the rows are cut too, into whole panels.
-        let cuts = wanted.div_ceil(columns);
-        let height = rows.div_ceil(cuts).next_multiple_of(panel_rows);
+    #[must_use]
+    pub fn linear(
+        &self,
+        pool: &Pool,
+        parts: &[Part<'_>],
+        before: Before<'_>,
+        x: &[f32],
+        residual: Option<&[f32]>,
+    ) -> Vec<f32> {
+        product::linear(self, pool, parts, before, x, residual)
+    }
 
-        let panel = matmul::panel_len(inputs, panel_rows);
-        let mut buffer = pool.take_buffer(rows.div_ceil(panel_rows) * panel);
-        let panels = &mut buffer[..rows.div_ceil(panel_rows) * panel];
-        let packing = x.chunks(panel_rows * inputs).zip(panels.chunks_mut(panel));
-        let pack = |(x, to): (&[f32], &mut [f32])| matmul::pack(w.layout, x, inputs, inputs, panel_rows, to);
-        if wanted == 1 || !tiled {
-            packing.for_each(pack);
-        } else {
-            pool.for_each(packing.collect(), pack);
+    /// The functions for weights like these.
+    fn family(&self, w: &Matrix<'_>) -> &Family {
+        match w.data {
+            Slice::Blocks(..) => self.quantized.expect("kernels for quantised weights"),
+            _ => &self.dense,
         }
-
-        let mut pieces = Vec::with_capacity(columns * rows.div_ceil(height));
-        for (data, y) in panels.chunks(height / panel_rows * panel).zip(y.chunks_mut(height * outputs)) {
-            let at = pieces.len();
-            for column in (0..outputs).step_by(width) {
-                pieces.push((Panels { data, height: panel_rows }, column, Vec::with_capacity(height)));
-            }
-            for row in y.chunks_exact_mut(outputs) {
-                for (piece, part) in pieces[at..].iter_mut().zip(row.chunks_mut(width)) {
-                    piece.2.push(part);
-                }
-            }
-        }
-        pool.for_each(pieces, |(x, column, mut y)| (self.matmul)(w, bias, x, column, &mut y));
-        pool.give_back(buffer);
     }
 
     /// Layer norm of every row, over its `weight.len()` elements.

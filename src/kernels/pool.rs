@@ -1,21 +1,77 @@
 //! The one thread pool that all kernels share.
 //!
-//! It owns the threads and hands out pieces of work; it knows nothing of what is computed. One per engine, sized to the
-//! cores that the process may really use.
+//! It owns the threads and hands out numbered pieces of work; it knows nothing of what is computed. The caller of
+//! [`Pool::run`] works along, pieces are taken from a counter, and only threads that did take one are waited for: a thread
+//! that the system runs elsewhere holds nobody up. Between two calls threads spin briefly, since the next layer follows
+//! within microseconds, then they sleep. Who finds the pool busy, because another engine or a piece of work itself uses it,
+//! does the work alone.
+#![allow(unsafe_code)]
 
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
+/// How long a thread looks for the next call before it sleeps. Between two layers lie some 5 µs and between two tokens
+/// some 100 µs; to wake a thread takes about as long as the spin that it saves.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// The same where there are more threads than cores, and a spinning thread takes time from one that works.
+const SPIN_CROWDED: Duration = Duration::from_micros(5);
+
+/// Looks between two looks at the clock, and how long the caller waits for the last pieces before it lets others run.
+const LOOKS: u32 = 64;
 
 /// Threads that kernels split their work over. With one thread nothing is started and everything runs on the caller.
-#[derive(Debug)]
 pub struct Pool {
     threads: usize,
-    workers: Option<rayon::ThreadPool>,
+    shared: Option<Arc<Shared>>,
+    workers: Vec<JoinHandle<()>>,
     /// Buffers between two uses; fresh memory would cost a page fault for every 4 KiB of every call.
-    buffers: Mutex<Vec<Vec<f32>>>,
+    buffers: Mutex<Vec<Buffer>>,
 }
+
+/// What caller and workers agree on.
+struct Shared {
+    /// The number of the call, in the upper half; whether it takes workers in, `OPEN`; how many are inside.
+    state: AtomicU64,
+    /// The call. Written by the holder of `caller` while the state is closed with nobody inside, read by those inside.
+    job: UnsafeCell<Job>,
+    /// The next piece.
+    next: AtomicUsize,
+    /// Held for the length of a call.
+    caller: Mutex<()>,
+    /// What a worker's piece panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    sleepers: AtomicUsize,
+    asleep: Mutex<()>,
+    wake: Condvar,
+    quit: AtomicBool,
+    spin: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    work: *const (dyn Fn(usize) + Sync),
+    pieces: usize,
+}
+
+// SAFETY: `job` is the only member that is not `Sync` by itself. It is written only by the thread that holds `caller` while
+// no worker is inside (see `call`), and read only by workers that entered after it was published; the closure behind the
+// pointer is `Sync` and outlives the call, because `call` returns only when nobody is inside.
+unsafe impl Sync for Shared {}
+// SAFETY: see `Sync`.
+unsafe impl Send for Shared {}
+
+const OPEN: u64 = 1 << 31;
+const INSIDE: u64 = OPEN - 1;
+const CALL: u64 = 1 << 32;
 
 impl Pool {
     /// A pool of `threads`; by default as many as the CPU affinity and the cgroup quota of the process allow.
@@ -23,15 +79,50 @@ impl Pool {
     /// # Errors
     ///
     /// When the system refuses to start a thread.
-    pub fn new(threads: Option<NonZeroUsize>) -> Result<Pool, rayon::ThreadPoolBuildError> {
-        let threads = threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let workers = if threads == 1 {
-            None
-        } else {
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            Some(builder.thread_name(|i| format!("kernels-{i}")).build()?)
-        };
-        Ok(Pool { threads, workers, buffers: Mutex::default() })
+    pub fn new(threads: Option<NonZeroUsize>) -> std::io::Result<Pool> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = threads.map_or(cores, NonZeroUsize::get);
+        let mut pool = Pool { threads, shared: None, workers: Vec::new(), buffers: Mutex::default() };
+        if threads > 1 {
+            fn nothing(_: usize) {}
+            let shared = Arc::new(Shared {
+                state: AtomicU64::new(0),
+                job: UnsafeCell::new(Job { work: &nothing, pieces: 0 }),
+                next: AtomicUsize::new(0),
+                caller: Mutex::new(()),
+                panic: Mutex::new(None),
+                sleepers: AtomicUsize::new(0),
+                asleep: Mutex::new(()),
+                wake: Condvar::new(),
+                quit: AtomicBool::new(false),
+                spin: if threads > cores { SPIN_CROWDED } else { SPIN },
+            });
+            pool.shared = Some(Arc::clone(&shared));
+            for i in 1..threads {
+                let shared = Arc::clone(&shared);
+                let worker = std::thread::Builder::new().name(format!("kernels-{i}")).spawn(move || shared.work());
+                pool.workers.push(worker?);
+            }
+        }
+        Ok(pool)
+    }
+
+    /// The pool of so many threads that the whole process shares, started when the first engine asks for it.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to start a thread.
+    pub fn shared(threads: Option<NonZeroUsize>) -> std::io::Result<Arc<Pool>> {
+        static POOLS: Mutex<Option<HashMap<usize, Weak<Pool>>>> = Mutex::new(None);
+        let wanted = threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = pools.get_or_insert_default();
+        if let Some(pool) = pools.get(&wanted).and_then(Weak::upgrade) {
+            return Ok(pool);
+        }
+        let pool = Arc::new(Pool::new(NonZeroUsize::new(wanted))?);
+        pools.insert(wanted, Arc::downgrade(&pool));
+        Ok(pool)
     }
 
     /// How many threads work at the same time.
@@ -40,43 +131,305 @@ impl Pool {
         self.threads
     }
 
-    /// Runs `work` on a thread of the pool. A caller with many kernel calls to make, such as the forward pass of a model,
-    /// wraps them in one `run`: each then starts without handing over between threads.
-    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.workers {
-            Some(workers) => workers.install(work),
-            None => work(),
+    /// Calls `work` once for each number below `pieces`, on all threads, and returns when all are done.
+    pub fn run(&self, pieces: usize, work: impl Fn(usize) + Sync) {
+        match &self.shared {
+            Some(shared) if pieces > 1 => match shared.caller.try_lock() {
+                Ok(_caller) => shared.call(pieces, &work),
+                Err(std::sync::TryLockError::Poisoned(poisoned)) => {
+                    let _caller = poisoned.into_inner();
+                    shared.call(pieces, &work);
+                }
+                Err(std::sync::TryLockError::WouldBlock) => (0..pieces).for_each(work),
+            },
+            _ => (0..pieces).for_each(work),
         }
     }
 
     /// `f` of every item, in order, on all threads.
-    pub fn map<A: Sync, B: Send>(&self, items: &[A], f: impl Fn(&A) -> B + Send + Sync) -> Vec<B> {
-        match &self.workers {
-            Some(workers) if items.len() > 1 => workers.install(|| items.par_iter().map(f).collect()),
-            _ => items.iter().map(f).collect(),
-        }
+    pub fn map<A: Sync, B: Send>(&self, items: &[A], f: impl Fn(&A) -> B + Sync) -> Vec<B> {
+        let mut results: Vec<B> = Vec::with_capacity(items.len());
+        let piece = items.len().div_ceil(8 * self.threads).max(1);
+        let slots: Vec<_> = items.chunks(piece).zip(results.spare_capacity_mut().chunks_mut(piece)).collect();
+        self.for_each(slots, |(items, slots): (&[A], &mut [MaybeUninit<B>])| {
+            for (item, slot) in items.iter().zip(slots) {
+                slot.write(f(item));
+            }
+        });
+        // SAFETY: `for_each` returned, so each piece wrote all its slots, which are the first `items.len()` together. Where
+        // a piece panics this is not reached, and what was written is leaked.
+        unsafe { results.set_len(items.len()) };
+        results
     }
 
     /// Calls `f` once for every piece, on all threads, and returns when all are done.
-    pub fn for_each<T: Send>(&self, pieces: Vec<T>, f: impl Fn(T) + Send + Sync) {
-        match &self.workers {
-            Some(workers) if pieces.len() > 1 => {
-                workers.install(|| pieces.into_par_iter().with_max_len(1).for_each(f));
+    pub fn for_each<T: Send>(&self, pieces: Vec<T>, f: impl Fn(T) + Sync) {
+        let slots: Vec<Mutex<Option<T>>> = pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect();
+        self.run(slots.len(), |i| {
+            if let Some(piece) = slots[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                f(piece);
             }
-            _ => pieces.into_iter().for_each(f),
-        }
+        });
     }
 
-    /// A buffer of at least `len` numbers, whatever they are, to be given back after use.
-    pub(super) fn take_buffer(&self, len: usize) -> Vec<f32> {
+    /// A buffer of at least `bytes`, whatever is in them, to be given back after use.
+    pub(super) fn take_buffer(&self, bytes: usize) -> Buffer {
         let mut buffer = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
+        let lines = bytes.div_ceil(size_of::<Line>());
+        if buffer.0.len() < lines {
+            buffer.0.resize(lines, Line([0; 64]));
         }
         buffer
     }
 
-    pub(super) fn give_back(&self, buffer: Vec<f32>) {
+    pub(super) fn give_back(&self, buffer: Buffer) {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.quit.store(true, Ordering::SeqCst);
+            drop(shared.asleep.lock());
+            shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches what its pieces panic with and ends by `quit` only.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// One call, by the thread that holds `caller`.
+    fn call(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime is changed. The pointer is used by workers that are inside, and this function does not
+        // return, not even by a panic, before it has closed the call and found nobody inside.
+        let work: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        // SAFETY: the previous call has ended, so that the state is closed with nobody inside, and this thread holds `caller`.
+        unsafe { *self.job.get() = Job { work, pieces } };
+        self.next.store(0, Ordering::Relaxed);
+        let state = self.state.load(Ordering::Relaxed);
+        self.state.store((state & !(OPEN | INSIDE)).wrapping_add(CALL) | OPEN, Ordering::Release);
+        // Either this sees a sleeper, or the sleeper, which counts itself before it looks at the state, sees the call.
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            drop(self.asleep.lock());
+            self.wake.notify_all();
+        }
+        // SAFETY: the closure is the caller's and alive.
+        let own = catch_unwind(AssertUnwindSafe(|| self.take_pieces(unsafe { &*work }, pieces)));
+        if own.is_err() {
+            self.next.store(pieces, Ordering::Relaxed); // nobody begins another one
+        }
+        self.state.fetch_and(!OPEN, Ordering::Relaxed);
+        let mut looks = 0;
+        while self.state.load(Ordering::Acquire) & INSIDE > 0 {
+            looks += 1;
+            if looks < 16 * LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let theirs = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = own.err().or(theirs) {
+            resume_unwind(panic);
+        }
+    }
+
+    fn take_pieces(&self, work: &(dyn Fn(usize) + Sync), pieces: usize) {
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                return;
+            }
+            work(piece);
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let mut last = 0;
+        while let Some(call) = self.wait(last) {
+            last = call;
+            // SAFETY: `wait` has counted this thread as inside, so the job stays as it was published and its closure alive.
+            let (work, pieces) = unsafe {
+                let job = *self.job.get();
+                (&*job.work, job.pieces)
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_pieces(work, pieces))) {
+                self.next.store(pieces, Ordering::Relaxed);
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for a call other than `last` and enters it; `None` when the pool ends.
+    fn wait(&self, last: u64) -> Option<u64> {
+        let mut since: Option<Instant> = None;
+        let mut looks = 0;
+        loop {
+            if let Some(call) = self.enter(last) {
+                return Some(call);
+            }
+            if self.quit.load(Ordering::Relaxed) {
+                return None;
+            }
+            std::hint::spin_loop();
+            looks += 1;
+            if looks % LOOKS == 0 && since.get_or_insert_with(Instant::now).elapsed() > self.spin {
+                self.sleep(last);
+                since = None;
+            }
+        }
+    }
+
+    /// Enters the call that is open, if it is not `last`.
+    fn enter(&self, last: u64) -> Option<u64> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        while state & OPEN != 0 && state / CALL != last {
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(state / CALL),
+                Err(now) => state = now,
+            }
+        }
+        None
+    }
+
+    fn sleep(&self, last: u64) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let state = self.state.load(Ordering::Relaxed);
+            if (state & OPEN != 0 && state / CALL != last) || self.quit.load(Ordering::SeqCst) {
+                break;
+            }
+            asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(asleep);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Memory that begins at a cache line.
+#[derive(Default)]
+pub(super) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// All of it.
+    pub(super) fn all(&self) -> &[u8] {
+        // SAFETY: `Line` is 64 initialised bytes without padding, and bytes need no alignment.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), size_of_val(&self.0[..])) }
+    }
+
+    /// Its first `bytes`.
+    pub(super) fn bytes(&mut self, bytes: usize) -> &mut [u8] {
+        // SAFETY: `Line` is 64 initialised bytes without padding, and bytes need no alignment.
+        let all = unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<u8>(), size_of_val(&self.0[..])) };
+        &mut all[..bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn pool(threads: usize) -> Pool {
+        Pool::new(NonZeroUsize::new(threads)).expect("threads start")
+    }
+
+    #[test]
+    fn every_piece_runs_once_whatever_the_number_of_threads() {
+        for threads in [1, 2, 3, 8] {
+            let pool = pool(threads);
+            for pieces in (0..20).chain([1000]) {
+                let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(pieces, |i| _ = counts[i].fetch_add(1, Ordering::Relaxed));
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} {pieces}");
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_of_calls_after_each_other_and_after_sleep_do_all_their_work() {
+        let pool = pool(3);
+        let total = AtomicUsize::new(0);
+        for call in 0..if cfg!(miri) { 20 } else { 5000 } {
+            pool.run(7, |i| _ = total.fetch_add(i + 1, Ordering::Relaxed));
+            assert_eq!(total.load(Ordering::Relaxed), (call + 1) * 28);
+            if call % 500 == 0 {
+                std::thread::sleep(Duration::from_millis(1)); // the workers sleep
+            }
+        }
+    }
+
+    #[test]
+    fn work_inside_work_and_calls_from_several_threads_end() {
+        let pool = pool(2);
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        pool.run(4, |_| pool.run(3, |_| _ = total.fetch_add(1, Ordering::Relaxed)));
+                    }
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 4 * 50 * 12);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = pool(3);
+        for bad in 0..6 {
+            let caught = catch_unwind(AssertUnwindSafe(|| pool.run(6, |i| assert_ne!(i, bad, "piece {bad}"))));
+            assert!(caught.is_err());
+            let total = AtomicUsize::new(0);
+            pool.run(6, |i| _ = total.fetch_add(i, Ordering::Relaxed));
+            assert_eq!(total.load(Ordering::Relaxed), 15);
+        }
+    }
+
+    #[test]
+    fn map_keeps_the_order() {
+        let items: Vec<usize> = (0..1003).collect();
+        assert_eq!(pool(3).map(&items, |i| i.to_string())[1002], "1002");
+        assert_eq!(pool(3).map(&items, |i| i * 2), items.iter().map(|i| i * 2).collect::<Vec<_>>());
+        assert!(pool(2).map(&[0u8; 0], |_| 1).is_empty());
+    }
+
+    #[test]
+    fn engines_share_the_threads() {
+        let one = Pool::shared(NonZeroUsize::new(2)).expect("threads start");
+        let two = Pool::shared(NonZeroUsize::new(2)).expect("threads start");
+        assert!(Arc::ptr_eq(&one, &two));
+    }
+
+    #[test]
+    fn threads_sleep_when_there_is_nothing_to_do() {
+        let pool = pool(3);
+        pool.run(3, |_| ());
+        let shared = pool.shared.as_ref().expect("three threads");
+        for _ in 0..2000 {
+            if shared.sleepers.load(Ordering::SeqCst) == 2 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("{} of 2 threads sleep", shared.sleepers.load(Ordering::SeqCst));
     }
 }

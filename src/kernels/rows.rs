@@ -21,6 +21,19 @@ pub(super) fn layer_norm(weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &
     }
 }
 
+/// `x / sqrt(mean of squares + eps) * weight` of every row.
+#[inline(always)]
+pub(super) fn rms_norm(weight: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
+    let dim = weight.len();
+    for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
+        let mean = lane_sum(x, |x| x * x) / dim as f32;
+        let inverse = 1.0 / (mean + eps).sqrt();
+        for i in 0..dim {
+            y[i] = x[i] * inverse * weight[i];
+        }
+    }
+}
+
 /// The sum of `f(x)`: lane i adds up i, i + 16, …, then the lanes.
 #[inline(always)]
 fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -71,6 +84,7 @@ pub(super) fn widen<H: Half>(w: Slice<'_>, out: &mut [f32]) {
         Slice::F32(w) => out.copy_from_slice(w),
         Slice::F16(w) => _ = Element::widen_into(H::view(w), 0, out),
         Slice::Bf16(w) => _ = Element::widen_into(w, 0, out),
+        Slice::Blocks(..) => unimplemented!(),
     }
 }
 
@@ -78,6 +92,7 @@ pub(super) fn widen<H: Half>(w: Slice<'_>, out: &mut [f32]) {
 pub(super) fn first_non_finite(w: Slice<'_>) -> Option<usize> {
     // Without its sign, a number is finite if its bits are below those of infinity.
     match w {
+        Slice::Blocks(..) => None,
         Slice::F32(w) => first_at_least(w, f32::INFINITY.to_bits(), |w| w.to_bits() & (u32::MAX >> 1)),
         Slice::F16(w) => first_at_least(w, f16::INFINITY.to_bits(), |w| w.to_bits() & (u16::MAX >> 1)),
         Slice::Bf16(w) => first_at_least(w, bf16::INFINITY.to_bits(), |w| w.to_bits() & (u16::MAX >> 1)),

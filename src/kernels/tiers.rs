@@ -9,15 +9,23 @@ use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
+use super::product::Family;
 use super::{Kernels, attention, matmul, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
 pub(super) static SCALAR: Kernels = Kernels {
     name: "scalar",
-    tile_rows: 6,
-    matmul: matmul::matmul::<f16, 1, 6>,
+    dense: Family {
+        panel_rows: matmul::panel_rows::<6>,
+        panel_bytes: matmul::panel_bytes,
+        prepare: matmul::prepare,
+        column_unit: matmul::column_unit,
+        multiply: matmul::matmul::<f16, 1, 6>,
+    },
+    quantized: None,
     layer_norm: rows::layer_norm,
+    rms_norm: rows::rms_norm,
     activate: rows::activate,
     attend: attention::attend,
     widen: rows::widen::<f16>,
@@ -30,14 +38,19 @@ macro_rules! tier {
     ($table:ident, $name:literal, $features:literal, $half:ty, $vectors:literal x $rows:literal) => {
         pub(super) static $table: Kernels = Kernels {
             name: $name,
-            tile_rows: $rows,
-            matmul: tier!($features, matmul::matmul::<$half, $vectors, $rows>, (
-                w: &super::Matrix<'_>,
-                bias: Option<&[f32]>,
-                x: matmul::Panels<'_>,
-                first: usize,
-                y: &mut [&mut [f32]],
-            )),
+            dense: Family {
+                panel_rows: matmul::panel_rows::<$rows>,
+                panel_bytes: matmul::panel_bytes,
+                prepare: matmul::prepare,
+                column_unit: matmul::column_unit,
+                multiply: tier!($features, matmul::matmul::<$half, $vectors, $rows>, (
+                    w: &super::Matrix<'_>,
+                    x: super::product::Panels<'_>,
+                    columns: std::ops::Range<usize>,
+                    out: &super::product::Out<'_>,
+                )),
+            },
+            quantized: None,
             layer_norm: tier!($features, rows::layer_norm, (
                 weight: &[f32],
                 bias: &[f32],
@@ -45,6 +58,7 @@ macro_rules! tier {
                 x: &[f32],
                 y: &mut [f32],
             )),
+            rms_norm: tier!($features, rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
             activate: tier!($features, rows::activate, (activation: super::Activation, x: &mut [f32],)),
             attend: tier!($features, attention::attend, (
                 heads: &super::Heads,

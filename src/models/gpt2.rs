@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Architecture, Config, Model, Shape};
 use crate::error::{Result, quote};
 use crate::kernels::Heads;
-use crate::nn::{Activation, Attention, Batch, Embedding, LayerNorm, Linear, add};
+use crate::nn::{Activation, Attention, Batch, Before, Embedding, Linear, Norm, add};
 use crate::weights::Weights;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -69,16 +69,16 @@ struct Gpt2 {
     wte: Embedding,
     wpe: Embedding,
     h: Vec<Block>,
-    ln_f: LayerNorm,
+    ln_f: Norm,
     lm_head: Linear,
 }
 
 struct Block {
-    ln_1: LayerNorm,
+    ln_1: Norm,
     c_attn: Linear,
     attention: Attention,
     attn_c_proj: Linear,
-    ln_2: LayerNorm,
+    ln_2: Norm,
     c_fc: Linear,
     activation: Activation,
     mlp_c_proj: Linear,
@@ -99,7 +99,7 @@ impl Gpt2 {
         let h = (0..c.n_layer)
             .map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer))
             .collect::<Result<_>>()?;
-        let ln_f = LayerNorm::load(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
+        let ln_f = Norm::layer(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
         let head = weights.at("lm_head");
         let lm_head = if c.tie_word_embeddings && shares(&head.at("weight"), &wte, &c)? {
             Linear::tied(&wte, weights.compute())?
@@ -158,7 +158,7 @@ impl Block {
         if c.scale_attn_by_inverse_layer_idx {
             scale /= (layer + 1) as f32;
         }
-        let activation = Activation::named(&c.activation_function, w.compute()).ok_or_else(|| {
+        let activation = Activation::named(&c.activation_function).ok_or_else(|| {
             let known: Vec<&str> = Activation::names().collect();
             config.unsupported(format!(
                 "expected an `activation_function` among {}, found {}",
@@ -170,11 +170,11 @@ impl Block {
         w.at("attn.bias").ignore();
         w.at("attn.masked_bias").ignore();
         Ok(Block {
-            ln_1: LayerNorm::load(&w.at("ln_1"), n_embd, eps)?,
+            ln_1: Norm::layer(&w.at("ln_1"), n_embd, eps)?,
             c_attn: Linear::conv1d(&w.at("attn.c_attn"), n_embd, 3 * n_embd)?,
             attention: Attention::new(Heads { n_heads: c.n_head, n_kv_heads: c.n_head, head_dim, scale }, w.compute()),
             attn_c_proj: Linear::conv1d(&w.at("attn.c_proj"), n_embd, n_embd)?,
-            ln_2: LayerNorm::load(&w.at("ln_2"), n_embd, eps)?,
+            ln_2: Norm::layer(&w.at("ln_2"), n_embd, eps)?,
             c_fc: Linear::conv1d(&w.at("mlp.c_fc"), n_embd, n_inner)?,
             activation,
             mlp_c_proj: Linear::conv1d(&w.at("mlp.c_proj"), n_inner, n_embd)?,
@@ -184,12 +184,12 @@ impl Block {
 
     /// (tokens, n_embd) → (tokens, n_embd)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
-        let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?; // (tokens, 3 · n_embd)
+        let qkv = self.c_attn.forward(x, Before::Norm(&self.ln_1), None)?; // (tokens, 3 · n_embd)
         let part = |index: usize| qkv.narrow(1, index * self.n_embd, self.n_embd);
         let attended = self.attention.forward(&part(0)?, &part(1)?, &part(2)?, batch, layer)?;
-        let x = add(x, &self.attn_c_proj.forward(&attended)?)?;
-        let inner = self.activation.forward(&self.c_fc.forward(&self.ln_2.forward(&x)?)?)?; // (tokens, n_inner)
-        add(&x, &self.mlp_c_proj.forward(&inner)?)
+        let x = self.attn_c_proj.forward(&attended, Before::Nothing, Some(x))?;
+        let inner = self.c_fc.forward(&x, Before::Norm(&self.ln_2), None)?; // (tokens, n_inner)
+        self.mlp_c_proj.forward(&inner, Before::Activation(self.activation), Some(&x))
     }
 }
 
@@ -204,6 +204,6 @@ impl Model for Gpt2 {
             x = block.forward(&x, batch, layer)?;
         }
         let x = batch.select(&x)?; // (wanted, n_embd)
-        self.lm_head.forward(&self.ln_f.forward(&x)?)
+        self.lm_head.forward(&x, Before::Norm(&self.ln_f), None)
     }
 }

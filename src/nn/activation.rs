@@ -2,16 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::on_host;
-use crate::device::Compute;
 use crate::error::Result;
 use crate::kernels::Activation as Kernel;
 
-/// A non-linearity.
-pub struct Activation {
-    kernel: Kernel,
-    compute: Compute,
-}
+/// A non-linearity. It has no op of its own: a product applies it on the way in ([`super::Before`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activation(Kernel);
 
 /// config.json's name → what it computes. Several names are one function.
 const NAMES: &[(&str, Kernel)] = &[
@@ -26,9 +22,8 @@ const NAMES: &[(&str, Kernel)] = &[
 
 impl Activation {
     /// The function of this name, or `None`.
-    pub fn named(name: &str, compute: &Compute) -> Option<Activation> {
-        let (_, kernel) = NAMES.iter().find(|(known, _)| *known == name)?;
-        Some(Activation { kernel: *kernel, compute: compute.clone() })
+    pub fn named(name: &str) -> Option<Activation> {
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, kernel)| Activation(*kernel))
     }
 
     /// The names that are known, for messages.
@@ -36,20 +31,19 @@ impl Activation {
         NAMES.iter().map(|(name, _)| *name)
     }
 
-    /// (rows, dim) → (rows, dim)
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.compute.kernels {
-            Some(kernels) => on_host("activation", x, x.dim(1)?, |x, y| {
-                y.copy_from_slice(x);
-                kernels.activate(&self.compute.pool, self.kernel, y);
-            }),
-            None => Ok(match self.kernel {
-                Kernel::GeluTanh => x.gelu()?,
-                Kernel::Gelu => x.gelu_erf()?,
-                Kernel::Relu => x.relu()?,
-                Kernel::Silu => x.silu()?,
-                Kernel::Tanh => x.tanh()?,
-            }),
-        }
+    /// As the kernels take it.
+    pub(super) fn kernel(self) -> Kernel {
+        self.0
+    }
+
+    /// (rows, dim) → (rows, dim), in candle's operations.
+    pub(super) fn spelled_out(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self.0 {
+            Kernel::GeluTanh => x.gelu()?,
+            Kernel::Gelu => x.gelu_erf()?,
+            Kernel::Relu => x.relu()?,
+            Kernel::Silu => x.silu()?,
+            Kernel::Tanh => x.tanh()?,
+        })
     }
 }

@@ -17,8 +17,8 @@ pub use attention::Attention;
 pub use batch::{Batch, Rows};
 pub use embedding::Embedding;
 pub use kv_cache::KvCache;
-pub use linear::Linear;
-pub use norm::LayerNorm;
+pub use linear::{Before, Bias, Linear};
+pub use norm::Norm;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 

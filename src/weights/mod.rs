@@ -178,6 +178,7 @@ impl Weights {
             Slice::F32(values) => values[index],
             Slice::F16(values) => values[index].to_f32(),
             Slice::Bf16(values) => values[index].to_f32(),
+            Slice::Blocks(..) => f32::NAN,
         };
         let cause = match self.checkpoint.dtype {
             Some(Dtype::F16) => "the value may be too large for f16; try `--dtype f32`",

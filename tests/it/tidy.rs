@@ -16,7 +16,8 @@ const LAYERS: &[&[&str]] = &[
 
 /// The only files that may say `unsafe`: entries compiled for instruction sets, the memory map, and the look at stdout
 /// before `main`.
-const UNSAFE_HOMES: &[&str] = &["src/kernels/tiers.rs", "src/weights/safetensors.rs", "src/cli/output.rs"];
+/// Folders and files.
+const UNSAFE_HOMES: &[&str] = &["src/kernels/", "src/weights/safetensors.rs", "src/cli/output.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -215,7 +216,7 @@ fn unsafe_code_stays_at_home_and_gives_its_reason() {
                 continue;
             }
             assert!(
-                UNSAFE_HOMES.contains(&file.as_str()),
+                UNSAFE_HOMES.iter().any(|home| file.starts_with(home)),
                 "{file}:{}: unsafe code lives in {UNSAFE_HOMES:?}",
                 number + 1
             );
