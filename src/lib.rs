@@ -48,4 +48,4 @@ pub use hub::{Plan, PlannedFile, Pulled};
 pub use models::{ARCHITECTURES, Architecture};
 pub use source::EMBEDDED;
 pub use text::{TextStream, Tokenizer};
-pub use weights::Dtype;
+pub use weights::{Dtype, Quant};

@@ -19,6 +19,7 @@ mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantize;
 mod rows;
 mod tiers;
 
@@ -198,6 +199,7 @@ pub struct Kernels {
     attend: fn(&Heads, &[Span<'_>], &[f32], usize, &mut [f32]),
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
+    quantize: fn(Format, &[f32], &mut [u8]),
 }
 
 /// A name that is not among the [`available`] kernels.
@@ -357,6 +359,17 @@ impl Kernels {
     #[must_use]
     pub fn first_non_finite(&self, w: Slice<'_>) -> Option<usize> {
         (self.first_non_finite)(w)
+    }
+
+    /// Writes numbers as blocks: whole ones, of numbers that are finite and at most 65,504 in magnitude.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn quantize(&self, format: Format, x: &[f32], to: &mut [u8]) {
+        assert!(x.len().is_multiple_of(format.block_len()), "{} numbers are not whole blocks", x.len());
+        assert_eq!(to.len(), format.bytes(x.len()), "length of the blocks");
+        (self.quantize)(format, x, to);
     }
 
     /// How many pieces to cut a call into.

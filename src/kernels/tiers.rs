@@ -10,7 +10,7 @@ use half::f16;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
-use super::{Kernels, attention, matmul, rows};
+use super::{Kernels, attention, matmul, quantize, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
@@ -30,6 +30,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     attend: attention::attend,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
+    quantize: quantize::quantize,
 };
 
 /// A table whose entries are compiled with `$features`; `$vectors` times `$rows` is the tile of its matrix product.
@@ -69,6 +70,7 @@ macro_rules! tier {
             )),
             widen: tier!($features, rows::widen::<$half>, (w: super::Slice<'_>, out: &mut [f32],)),
             first_non_finite: tier!($features, rows::first_non_finite, (w: super::Slice<'_>,) -> Option<usize>),
+            quantize: tier!($features, quantize::quantize, (format: super::Format, x: &[f32], to: &mut [u8],)),
         };
     };
     ($features:literal, $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
