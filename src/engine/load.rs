@@ -96,10 +96,15 @@ impl EngineBuilder {
         let config_text = source.config.read_text()?;
         let config = Config::parse(source.config.path(), &config_text)?;
         let architecture = config.architecture()?;
-        let tokenizer = Tokenizer::open(&source.tokenizer)?;
         let defaults = read_defaults(&config, source.generation_config.as_ref())?;
-        let weights = Weights::open(&source.weights, self.dtype, compute.clone())?;
-        let model = (architecture.load)(&config, &weights)?;
+        // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
+        let (tokenizer, model) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::open(&source.tokenizer));
+            let model = Weights::open(&source.weights, self.dtype, compute.clone())
+                .and_then(|weights| Ok(((architecture.load)(&config, &weights)?, weights)));
+            (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), model)
+        });
+        let (tokenizer, (model, weights)) = (tokenizer?, model?);
 
         let shape = model.shape().clone();
         defaults.check(source.generation_config.as_ref().unwrap_or(&source.config).path(), shape.vocab_size)?;

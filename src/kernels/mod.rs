@@ -21,6 +21,7 @@ mod pool;
 mod product;
 mod quantize;
 mod rows;
+mod select;
 mod tiers;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 
 pub use blocks::Format;
 pub use pool::Pool;
+pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
 
