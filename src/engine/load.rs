@@ -17,7 +17,7 @@ use crate::models::{Config, Model};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
 use crate::text::Tokenizer;
-use crate::weights::{Dtype, Weights};
+use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
 /// prompt stops soon.
@@ -34,6 +34,7 @@ const PREFILL_CHUNK: usize = 256;
 pub struct EngineBuilder {
     device: DeviceChoice,
     dtype: Option<Dtype>,
+    quant: Option<Quant>,
     threads: Option<NonZeroUsize>,
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
@@ -62,6 +63,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Quantise the weights while they are loaded; by default they are as stored. Not together with [`Self::dtype`].
+    #[must_use]
+    pub fn quant(mut self, quant: Quant) -> Self {
+        self.quant = Some(quant);
+        self
+    }
+
     /// How many threads compute; by default as many as the process may use. 0 means the default too.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
@@ -87,6 +95,7 @@ impl EngineBuilder {
     /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
+        let keep = self.keep()?;
         let source = match Source::local(name)? {
             Some(source) => source,
             None => self.hub.take().map_or_else(Hub::from_env, Ok)?.resolve(name, &SUPPORTED)?,
@@ -100,7 +109,7 @@ impl EngineBuilder {
         // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::open(&source.tokenizer));
-            let model = Weights::open(&source.weights, self.dtype, compute.clone())
+            let model = Weights::open(&source.weights, keep, compute.clone())
                 .and_then(|weights| Ok(((architecture.load)(&config, &weights)?, weights)));
             (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), model)
         });
@@ -151,6 +160,18 @@ impl EngineBuilder {
         let loaded =
             Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
         Ok(Engine { loaded: Arc::new(loaded) })
+    }
+
+    fn keep(&self) -> Result<Keep> {
+        match (self.dtype, self.quant) {
+            (Some(dtype), Some(quant)) => {
+                let problem = format!("is `{quant}`, which `--dtype {dtype}` contradicts");
+                Err(Error::setting("quant", problem, "give one of the two: what stays unquantised is kept as stored"))
+            }
+            (Some(dtype), None) => Ok(Keep::As(dtype)),
+            (None, Some(quant)) => Ok(Keep::Quantized(quant)),
+            (None, None) => Ok(Keep::AsStored),
+        }
     }
 }
 

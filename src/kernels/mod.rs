@@ -20,6 +20,7 @@ mod matmul;
 mod pool;
 mod product;
 mod quantize;
+mod quantized;
 mod rows;
 mod select;
 mod tiers;

@@ -84,7 +84,7 @@ pub(super) fn widen<H: Half>(w: Slice<'_>, out: &mut [f32]) {
         Slice::F32(w) => out.copy_from_slice(w),
         Slice::F16(w) => _ = Element::widen_into(H::view(w), 0, out),
         Slice::Bf16(w) => _ = Element::widen_into(w, 0, out),
-        Slice::Blocks(..) => unimplemented!(),
+        Slice::Blocks(format, w) => super::quantized::dequantize(format, w, out),
     }
 }
 

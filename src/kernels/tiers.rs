@@ -10,7 +10,7 @@ use half::f16;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
-use super::{Kernels, attention, matmul, quantize, rows};
+use super::{Kernels, attention, matmul, quantize, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
@@ -23,7 +23,7 @@ pub(super) static SCALAR: Kernels = Kernels {
         column_unit: matmul::column_unit,
         multiply: matmul::matmul::<f16, 1, 6>,
     },
-    quantized: None,
+    quantized: Some(&quantized::SCALAR),
     layer_norm: rows::layer_norm,
     rms_norm: rows::rms_norm,
     activate: rows::activate,
@@ -51,7 +51,7 @@ macro_rules! tier {
                     out: &super::product::Out<'_>,
                 )),
             },
-            quantized: None,
+            quantized: Some(&quantized::SCALAR),
             layer_norm: tier!($features, rows::layer_norm, (
                 weight: &[f32],
                 bias: &[f32],

@@ -27,6 +27,7 @@ PARTS = [
     "gpt2_vocab",
     "full_size",
     "ember",
+    "quant",
 ]
 
 
