@@ -153,7 +153,8 @@ impl Weights {
             |numbers| self.release(numbers),
         );
         let blocks = blocks.map_err(|found| {
-            let problem = format!("expected weights up to 65504 to quantise, found {} at element {}", found.value, found.index);
+            let problem =
+                format!("expected weights up to 65504 to quantise, found {} at element {}", found.value, found.index);
             self.wrong(problem, "the file is damaged or the training diverged; take another copy")
         })?;
         let stored = Stored::Blocks(format, Buffer::Heap(Arc::new(blocks)));

@@ -259,8 +259,20 @@ impl Mix {
             (Quant::Q4KS, Role::Values) if layer < 4 => Format::Q5K,
             (Quant::Q4KS | Quant::Iq4Nl, Role::Down) if layer < layers / 8 => Format::Q5K,
             (Quant::Iq4Nl, Role::Values) if self.group >= 4 => Format::Q5K,
-            (Quant::Q3KM, Role::Values) => if layer < 2 { Format::Q5K } else { Format::Q4K },
-            (Quant::Q3KM, Role::Down) => if layer < layers / 16 { Format::Q5K } else { Format::Q4K },
+            (Quant::Q3KM, Role::Values) => {
+                if layer < 2 {
+                    Format::Q5K
+                } else {
+                    Format::Q4K
+                }
+            }
+            (Quant::Q3KM, Role::Down) => {
+                if layer < layers / 16 {
+                    Format::Q5K
+                } else {
+                    Format::Q4K
+                }
+            }
             (Quant::Q3KM, Role::AttentionOutput) => Format::Q4K,
             (Quant::Q2K, Role::Values) if self.group >= 4 => Format::Q4K,
             (Quant::Q2K, Role::Values | Role::AttentionOutput | Role::Down) => Format::Q3K,

@@ -116,7 +116,8 @@ fn quantize_columns(
     if out_of_range(&turned).is_some() {
         // The first of the file, not of the turned columns.
         let all = turned.iter().enumerate().filter(|(_, x)| is_out_of_range(**x));
-        let places = all.map(|(i, x)| OutOfRange { index: i % inputs * outputs + columns.start + i / inputs, value: *x });
+        let places =
+            all.map(|(i, x)| OutOfRange { index: i % inputs * outputs + columns.start + i / inputs, value: *x });
         return places.min_by_key(|found| found.index);
     }
     kernels.quantize(format, &turned, to);
