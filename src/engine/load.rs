@@ -36,6 +36,7 @@ pub struct EngineBuilder {
     device: DeviceChoice,
     dtype: Option<Dtype>,
     quant: Option<Quant>,
+    kv: CacheType,
     threads: Option<NonZeroUsize>,
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
@@ -68,6 +69,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn quant(mut self, quant: Quant) -> Self {
         self.quant = Some(quant);
+        self
+    }
+
+    /// What to keep keys and values of attention as; `f32` by default.
+    #[must_use]
+    pub fn kv(mut self, kv: CacheType) -> Self {
+        self.kv = kv;
         self
     }
 
@@ -152,7 +160,8 @@ impl EngineBuilder {
             tokenizer: format!("{}, {} tokens", tokenizer.kind(), tokenizer.vocab_size()),
             context,
             layers: shape.n_layers,
-            cache_bytes_per_token: 2 * shape.n_layers * shape.kv_width * size_of::<f32>(),
+            cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
+            kv: self.kv,
             license: source.license(),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
@@ -231,6 +240,8 @@ pub struct Info {
     pub context: usize,
     /// Layers.
     pub layers: usize,
+    /// What keys and values of attention are kept as.
+    pub kv: CacheType,
     /// Bytes of cached keys and values for one token.
     pub cache_bytes_per_token: usize,
     /// The licence that the model's card names.
@@ -246,7 +257,7 @@ pub struct Info {
 impl Loaded {
     pub(super) fn new_cache(&self) -> KvCache {
         let shape = self.model.shape();
-        KvCache::new(shape.n_layers, CacheType::F32)
+        KvCache::new(shape.n_layers, self.info.kv)
     }
 
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`

@@ -599,3 +599,166 @@ fn q6_k(x: &[f32; SUPER], found: &Found, lane: usize, to: &mut [u8; 210]) {
     }
     put_f16(&mut to[208..], found.d.0[lane]);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use safetensors::SafeTensors;
+
+    use super::super::{Slice, available, best};
+    use super::*;
+
+    /// `tests/fixtures/quant.safetensors`, which `tests/oracle/part_quant.py` describes.
+    fn fixture() -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quant.safetensors");
+        std::fs::read(path).expect("the fixture")
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    }
+
+    fn quantized(format: Format, x: &[f32]) -> Vec<u8> {
+        let mut blocks = vec![0; format.bytes(x.len())];
+        best().quantize(format, x, &mut blocks);
+        blocks
+    }
+
+    fn read(format: Format, blocks: &[u8]) -> Vec<f32> {
+        let mut x = vec![f32::NAN; blocks.len() / format.block_bytes() * format.block_len()];
+        best().widen(Slice::Blocks(format, blocks), &mut x);
+        x
+    }
+
+    #[test]
+    fn formats_with_one_rounding_have_the_bytes_of_the_reference() {
+        let file = fixture();
+        let file = SafeTensors::deserialize(&file).expect("a fixture");
+        let x = floats(file.tensor("x").expect("numbers").data());
+        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Mxfp4] {
+            let expected = file.tensor(&format!("{}.written", format.name())).expect("blocks");
+            let found = quantized(format, &x);
+            let differ = found.iter().zip(expected.data()).position(|(a, b)| a != b);
+            assert_eq!((differ, found.len()), (None, expected.data().len()), "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn blocks_stand_for_the_numbers_that_the_reference_reads() {
+        let file = fixture();
+        let file = SafeTensors::deserialize(&file).expect("a fixture");
+        for format in Format::ALL {
+            let of = |what: &str| file.tensor(&format!("{}.{what}", format.name())).expect("the fixture has it");
+            let (blocks, expected) = (of("blocks"), floats(of("read").data()));
+            for kernels in available() {
+                let mut found = vec![f32::NAN; expected.len()];
+                kernels.widen(Slice::Blocks(format, blocks.data()), &mut found);
+                let differ = found.iter().zip(&expected).position(|(a, b)| a != b);
+                assert_eq!(differ, None, "{} {}: {found:?} {expected:?}", format.name(), kernels.name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_tier_writes_the_same_bytes_however_many_at_once() {
+        let file = fixture();
+        let file = SafeTensors::deserialize(&file).expect("a fixture");
+        let x = floats(file.tensor("x").expect("numbers").data());
+        for format in Format::ALL {
+            let expected = quantized(format, &x);
+            for kernels in available() {
+                for blocks in [1, 2, 3, 7, 16, 17] {
+                    let mut found = vec![0; expected.len()];
+                    let (numbers, bytes) = (blocks * format.block_len(), blocks * format.block_bytes());
+                    for (x, to) in x.chunks(numbers).zip(found.chunks_mut(bytes)) {
+                        kernels.quantize(format, x, to);
+                    }
+                    assert!(found == expected, "{} {} {blocks} at once", format.name(), kernels.name());
+                }
+            }
+        }
+    }
+
+    /// What a row of 256 loses, as the root of the mean square, relative to the numbers' own.
+    fn lost(format: Format, x: &[f32]) -> f64 {
+        let squares = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
+        let off = read(format, &quantized(format, x));
+        (squares(&mut x.iter().zip(&off).map(|(a, b)| a - b)) / squares(&mut x.iter().copied())).sqrt()
+    }
+
+    #[test]
+    fn searched_formats_lose_less_than_with_the_reference() {
+        let file = fixture();
+        let file = SafeTensors::deserialize(&file).expect("a fixture");
+        let x = floats(file.tensor("x").expect("numbers").data());
+        let rows = x.as_chunks::<256>().0;
+        let rows: Vec<&[f32; 256]> = rows[..8].iter().chain(&rows[12..22]).collect();
+        // What llama.cpp's quantisers lose of these rows, in the mean.
+        for (format, reference) in [
+            (Format::Iq4Nl, 0.07648),
+            (Format::Q2K, 0.27856),
+            (Format::Q3K, 0.14708),
+            (Format::Q4K, 0.06983),
+            (Format::Q5K, 0.03442),
+            (Format::Q6K, 0.01788),
+        ] {
+            let found = rows.iter().map(|x| lost(format, *x)).sum::<f64>() / rows.len() as f64;
+            assert!(found < reference, "{} loses {found:.5}, the reference {reference}", format.name());
+            assert!(found > 0.8 * reference, "{} cannot lose so little as {found:.5}", format.name());
+        }
+    }
+
+    /// A group's numbers come back within a step of its scale, which its range and the rounding of scales allow.
+    #[test]
+    fn no_number_is_off_by_more_than_a_step() {
+        let mut state = 9u32;
+        let mut unit = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223); // Numerical Recipes
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        // Steps of the range in a group, and how much coarser the rounding of a group's scale and minimum may make them.
+        for (format, group, steps, slack) in [
+            (Format::Q8_0, 32, 254.0, 1.01),
+            (Format::Q4_0, 32, 15.0, 1.2),
+            (Format::Q4_1, 32, 15.0, 1.01),
+            (Format::Q5_0, 32, 31.0, 1.1),
+            (Format::Q5_1, 32, 31.0, 1.01),
+            (Format::Q2K, 16, 3.0, 2.0),
+            (Format::Q3K, 16, 7.0, 1.5),
+            (Format::Q4K, 32, 15.0, 2.0),
+            (Format::Q5K, 32, 31.0, 3.0),
+            (Format::Q6K, 16, 63.0, 1.5),
+            (Format::Iq4Nl, 32, 9.0, 1.2),
+            (Format::Mxfp4, 32, 6.0, 1.01),
+        ] {
+            for round in 0..200 {
+                let x: Vec<f32> = (0..256).map(|_| unit() * 0.1 + 0.01 * (round % 7) as f32).collect();
+                let back = read(format, &quantized(format, &x));
+                for (x, back) in x.chunks(group).zip(back.chunks(group)) {
+                    let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                    let bound = 2.0 * most / steps * slack;
+                    for (x, back) in x.iter().zip(back) {
+                        assert!((x - back).abs() <= bound, "{}: {x} became {back}, bound {bound}", format.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros_and_the_largest_stay_finite() {
+        for format in Format::ALL {
+            let zeros = read(format, &quantized(format, &[0.0; 256]));
+            assert!(zeros.iter().all(|x| *x == 0.0), "{}", format.name());
+            for (a, b) in [(65504.0, 65504.0), (65504.0, -65504.0), (-65504.0, 1e-30), (1e-42, -1e-44), (1e-7, 0.0)] {
+                let x: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { a } else { b }).collect();
+                let back = read(format, &quantized(format, &x));
+                let most = f32::max(a.abs(), b.abs());
+                for (x, back) in x.iter().zip(&back) {
+                    assert!((x - back).abs() <= 0.35 * most.max(1e-6), "{}: {x} became {back}", format.name());
+                }
+            }
+        }
+    }
+}

@@ -211,7 +211,28 @@ impl Weights {
 
     /// What was noted.
     pub fn warnings(&self) -> Vec<String> {
-        self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        let mut warnings = self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        warnings.extend(self.unquantized());
+        warnings
+    }
+
+    /// How much was to be quantised and could not be.
+    fn unquantized(&self) -> Option<String> {
+        let mix = self.checkpoint.mix.as_ref()?;
+        let held = self.held();
+        let numbers = |held: &Held| held.shape.iter().product::<usize>();
+        let left = held.iter().filter(|(name, held)| {
+            held.shape.len() == 2 && matches!(held.kind, Kind::Dense(_)) && !quant::is_positions(name)
+        });
+        let left: usize = left.map(|(_, held)| numbers(held)).sum();
+        let all: usize = held.values().map(numbers).sum();
+        (left > 0).then(|| {
+            let percent = (100.0 * left as f64 / all as f64).max(0.1);
+            format!(
+                "`{}` leaves {percent:.1} % of the weights as stored: rows that are not whole blocks of 32",
+                mix.quant()
+            )
+        })
     }
 
     /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.

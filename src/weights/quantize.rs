@@ -134,3 +134,86 @@ fn out_of_range(x: &[f32]) -> Option<usize> {
     let any = x.iter().fold(false, |any, x| any | is_out_of_range(*x));
     if any { x.iter().position(|x| is_out_of_range(*x)) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::kernels::best;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * i * 31 + i * 7) % 1009) as f32 / 500.0 - 1.0).collect()
+    }
+
+    fn pool(threads: usize) -> Pool {
+        Pool::new(NonZeroUsize::new(threads)).expect("threads")
+    }
+
+    #[test]
+    fn a_matrix_gives_the_same_blocks_either_way_round_on_any_number_of_threads() {
+        for (inputs, outputs) in [(32, 1), (64, 70), (256, 64), (768, 201), (3072, 130)] {
+            let rows = numbers(inputs * outputs);
+            let mut turned = vec![0.0; rows.len()];
+            for (i, x) in rows.iter().enumerate() {
+                turned[i % inputs * outputs + i / inputs] = *x;
+            }
+            for format in Format::ALL.into_iter().filter(|format| inputs % format.block_len() == 0) {
+                let mut expected = vec![0; format.bytes(rows.len())];
+                best().quantize(format, &rows, &mut expected);
+                for threads in [1, 3] {
+                    let pool = pool(threads);
+                    for (w, layout) in [(&rows, Layout::OutIn), (&turned, Layout::InOut)] {
+                        let done = Mutex::new(vec![false; w.len()]);
+                        let note = |range: Range<usize>| done.lock().unwrap()[range].fill(true);
+                        let shape = (layout, inputs, outputs);
+                        let found = quantize(Slice::F32(w), shape, format, (best(), &pool), note).unwrap();
+                        assert!(found == expected, "{} {layout:?} {inputs} x {outputs}, {threads}", format.name());
+                        assert!(done.into_inner().unwrap().into_iter().all(|done| done), "all numbers are let go of");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_is_widened_first() {
+        let pool = pool(2);
+        let x = numbers(64 * 40);
+        let halves: Vec<half::f16> = x.iter().map(|x| half::f16::from_f32(*x)).collect();
+        let upper: Vec<half::bf16> = x.iter().map(|x| half::bf16::from_f32(*x)).collect();
+        for (w, wide) in [
+            (Slice::F16(&halves), halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
+            (Slice::Bf16(&upper), upper.iter().map(|x| x.to_f32()).collect()),
+        ] {
+            for layout in [Layout::OutIn, Layout::InOut] {
+                let blocks = |w| quantize(w, (layout, 64, 40), Format::Q5_1, (best(), &pool), |_| ()).unwrap();
+                assert!(blocks(w) == blocks(Slice::F32(&wide)), "{w:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_number_out_of_range_is_named_by_its_place_in_the_file() {
+        let pool = pool(2);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 65536.0, -1e30] {
+            for (index, other) in [(0, 0), (5, 4000), (2047, 2047), (64 * 63 + 1, 64 * 63 + 2)] {
+                let mut w = numbers(64 * 64);
+                (w[index], w[other]) = (bad, bad);
+                for layout in [Layout::OutIn, Layout::InOut] {
+                    let found = quantize(Slice::F32(&w), (layout, 64, 64), Format::Q8_0, (best(), &pool), |_| ());
+                    let found = found.expect_err("not a weight");
+                    assert_eq!((found.index, found.value.to_bits()), (index, bad.to_bits()), "{layout:?}");
+                }
+            }
+        }
+        let most = vec![LARGEST; 256];
+        for format in Format::ALL {
+            let blocks = quantize(Slice::F32(&most), (Layout::OutIn, 256, 1), format, (best(), &pool), |_| ()).unwrap();
+            let mut back = vec![0.0; 256];
+            best().widen(Slice::Blocks(format, &blocks), &mut back);
+            assert!(back.iter().all(|x| x.is_finite() && *x > 0.5 * LARGEST), "{}: {:?}", format.name(), &back[..4]);
+        }
+    }
+}
