@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use crate::kernels::nth_largest;
+
 /// Of the hundred likeliest tokens those that hold a share `h` of the entropy among them; the likeliest always.
 pub(super) fn keep_top_h(h: f32, scores: &mut [f32]) {
     const CONSIDERED: usize = 100; // as in transformers: further tokens hold next to none of it
@@ -104,12 +106,6 @@ fn keep_where(scores: &mut [f32], kept: impl Fn(f32, usize) -> bool) {
             *score = f32::NEG_INFINITY;
         }
     }
-}
-
-fn nth_largest(n: usize, scores: &[f32]) -> f32 {
-    let mut copy = scores.to_vec();
-    let (_, nth, _) = copy.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
-    *nth
 }
 
 fn entropy_of(logs: &[f32]) -> f32 {

@@ -10,6 +10,7 @@ use super::filters::{cut_off, keep_min_p, keep_top_h, keep_top_k, keep_top_p, ke
 use super::random::Random;
 use super::settings::Settings;
 use crate::error::Result;
+use crate::kernels;
 use crate::text::Tokenizer;
 
 /// Where growing scores stop: the power of a length penalty soon leaves f32, and a token this far above the others is
@@ -271,13 +272,7 @@ fn add_biases(entries: &[(Vec<u32>, f32)], ids: &[u32], scores: &mut [f32]) {
 
 /// The likeliest token, the first among equals; `None` where every token is forbidden.
 pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (i, score) in scores.iter().enumerate() {
-        if *score > best.map_or(f32::NEG_INFINITY, |(_, score)| score) {
-            best = Some((i, *score));
-        }
-    }
-    best.map(|(i, _)| i as u32)
+    kernels::largest(scores).map(|i| i as u32)
 }
 
 /// One token at random by its probability; `None` where every token is forbidden.
@@ -294,6 +289,7 @@ pub(super) fn draw_distinct(scores: &[f32], count: usize, random: &Random, step:
     let mut weights: Vec<(usize, f64)> = scores
         .iter()
         .enumerate()
+        .filter(|(_, score)| **score > f32::NEG_INFINITY)
         .map(|(i, score)| (i, f64::from(score - most).exp()))
         .filter(|(_, weight)| *weight > 0.0)
         .collect();

@@ -13,15 +13,24 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod cache;
+#[cfg(target_arch = "x86_64")]
+mod dense512;
 mod lanes;
 mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantized;
+mod roof;
 mod rope;
 mod rows;
+mod select;
 mod tiers;
 
 #[cfg(test)]
@@ -31,7 +40,9 @@ pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
+pub use roof::Arithmetic;
 pub use rope::{Pairing, Rotary};
+pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
 
@@ -168,7 +179,7 @@ type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 pub struct Kernels {
     name: &'static str,
     dense: Family,
-    quantized: Option<&'static Family>,
+    quantized: &'static Family,
     layer_norm: LayerNormFn,
     rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
@@ -235,7 +246,7 @@ const INLINE_WORK: usize = 1 << 16;
 const PIECES_PER_THREAD: usize = 4;
 
 impl Kernels {
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -263,7 +274,7 @@ impl Kernels {
     /// The functions for weights like these.
     fn family(&self, w: &Matrix<'_>) -> &Family {
         match w.data {
-            Slice::Blocks(..) => self.quantized.expect("kernels for quantised weights"),
+            Slice::Blocks(..) => self.quantized,
             _ => &self.dense,
         }
     }
