@@ -36,7 +36,7 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
+pub use attention::{Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
@@ -183,7 +183,7 @@ pub struct Kernels {
     layer_norm: LayerNormFn,
     rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
-    attend: fn(&Attend<'_>, &[f32], attention::Work<'_>),
+    attend: attention::AttendFn,
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
 }

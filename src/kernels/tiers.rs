@@ -10,6 +10,8 @@ use std::ops::Range;
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
+use super::attention::AttendFn;
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
 #[cfg(target_arch = "x86_64")]
@@ -42,7 +44,7 @@ pub(super) static SCALAR: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
     (
-        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $dense:expr, $quantized:expr, $attend:expr
     ) => {
         mod $module {
             use super::*;
@@ -60,11 +62,7 @@ macro_rules! tier {
                 )),
                 rms_norm: tier!([$($feature),+], rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
                 activate: tier!([$($feature),+], rows::activate, (activation: Activation, x: &mut [f32],)),
-                attend: tier!([$($feature),+], attention::attend::<$half, $vectors>, (
-                    layer: &attention::Attend<'_>,
-                    qkv: &[f32],
-                    work: attention::Work<'_>,
-                )),
+                attend: $attend,
                 widen: tier!([$($feature),+], rows::widen::<$half>, (w: Slice<'_>, out: &mut [f32],)),
                 first_non_finite: tier!([$($feature),+], rows::first_non_finite, (w: Slice<'_>,) -> Option<usize>),
             };
@@ -94,6 +92,14 @@ macro_rules! tier {
             )),
         }
     };
+    // Attention, whose tile has `$vectors` registers in a row.
+    (attend [$($feature:tt),+], $half:ty, $vectors:literal) => {
+        tier!([$($feature),+], attention::attend::<$half, $vectors>, (
+            layer: &attention::Attend<'_>,
+            qkv: &[f32],
+            work: attention::Work<'_>,
+        ))
+    };
     ([$($feature:tt),+], $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
         #[target_feature($(enable = $feature),+)]
         fn compiled($($arg: $type),*) $(-> $result)? {
@@ -108,6 +114,16 @@ macro_rules! tier {
     }};
 }
 
+/// What attention is compiled to where there is AVX-512; what the CPU may have beyond is of no use to it. Of 32 registers
+/// 24 are for sums, 4 for keys or values.
+#[cfg(target_arch = "x86_64")]
+const ATTEND_512: AttendFn =
+    tier!(attend ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4);
+
+/// The same for AVX2: of 16 registers 12 are for sums, 2 for keys or values.
+#[cfg(target_arch = "x86_64")]
+const ATTEND_256: AttendFn = tier!(attend ["avx2", "fma", "f16c"], Half256, 1);
+
 // Of 32 registers 24 for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
 tier!(
@@ -115,9 +131,9 @@ tier!(
     "avx512bf16",
     ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::BF16,
-    &avx512::AVX512_VNNI
+    &avx512::AVX512_VNNI,
+    ATTEND_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -126,9 +142,9 @@ tier!(
     "avx512vnni",
     ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::PLAIN,
-    &avx512::AVX512_VNNI
+    &avx512::AVX512_VNNI,
+    ATTEND_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -137,9 +153,9 @@ tier!(
     "avx512",
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::PLAIN,
-    &avx2::AVX2
+    &avx2::AVX2,
+    ATTEND_512
 );
 
 // Of 16 registers 12 for sums, 2 for weights.
@@ -149,9 +165,9 @@ tier!(
     "avxvnni",
     ["avxvnni", "avx2", "fma", "f16c"],
     Half256,
-    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX_VNNI
+    &avx2::AVX_VNNI,
+    ATTEND_256
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -160,9 +176,9 @@ tier!(
     "avx2",
     ["avx2", "fma", "f16c"],
     Half256,
-    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX2
+    &avx2::AVX2,
+    ATTEND_256
 );
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
