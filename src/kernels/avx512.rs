@@ -14,14 +14,14 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::blocks::{Format, UNIT};
+use super::blocks::{Format, IQ4_NL_VALUES, MXFP4_VALUES, UNIT};
 use super::lanes::{LANES, Lanes};
 use super::product::{Family, Out, Panels};
-use super::quantized::{self, FEW_ROWS, Shape, TILE_ROWS, blocks_of, panel_bytes, panel_rows};
+use super::quantized::{FEW_ROWS, SMALLEST, Shape, TILE_ROWS, blocks_of, panel_bytes, panel_rows};
 use super::Matrix;
 
 pub(super) static AVX512_VNNI: Family =
-    Family { panel_rows, panel_bytes, prepare: quantized::SCALAR.prepare, column_unit, multiply };
+    Family { panel_rows, panel_bytes, prepare, column_unit, multiply };
 
 fn column_unit(_: &Matrix<'_>, rows: usize) -> usize {
     if rows <= FEW_ROWS { LANES } else { 2 * LANES }
@@ -66,7 +66,7 @@ trait Extra: Copy {
     fn min(&self) -> __m512 {
         unreachable!()
     }
-    fn scales(&self) -> [__m512i; 2] {
+    fn scales(&self) -> [__m512; 2] {
         unreachable!()
     }
     fn mins(&self) -> [__m512i; 2] {
@@ -94,18 +94,47 @@ impl Extra for Min {
     }
 }
 
-/// Two integer scales.
+/// Two scales, integers as `f32`: their products with sums stay below 2^24 and are as exact as integers, but faster.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Halves([__m512i; 2]);
+struct Halves([__m512; 2]);
 
 impl Extra for Halves {
     const HALVES: bool = true;
     const MINS: bool = false;
 
     #[inline(always)]
-    fn scales(&self) -> [__m512i; 2] {
+    fn scales(&self) -> [__m512; 2] {
         self.0
+    }
+}
+
+/// Two scales, and two integer minima times a negated factor.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct HalvesMin {
+    scales: [__m512; 2],
+    min: __m512,
+    mins: [__m512i; 2],
+}
+
+impl Extra for HalvesMin {
+    const HALVES: bool = true;
+    const MINS: bool = true;
+
+    #[inline(always)]
+    fn min(&self) -> __m512 {
+        self.min
+    }
+
+    #[inline(always)]
+    fn scales(&self) -> [__m512; 2] {
+        self.scales
+    }
+
+    #[inline(always)]
+    fn mins(&self) -> [__m512i; 2] {
+        self.mins
     }
 }
 
@@ -117,7 +146,7 @@ trait Rows {
     const UNITS: usize;
     /// Units that are unpacked from the same bytes.
     const GROUP: usize;
-    /// What `Weights::q` is larger by: 1 << this.
+    /// What `Weights::q` is larger by than the weights: 2 to the power of this.
     const OFFSET: Option<u32>;
     type Extra: Extra;
     /// What the units of a block share.
@@ -297,6 +326,206 @@ impl Rows for Q8_0 {
     }
 }
 
+struct Q4_1;
+
+impl Rows for Q4_1 {
+    const BYTES: usize = Format::Q4_1.block_bytes();
+    const UNITS: usize = 1;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = None;
+    type Extra = Min;
+    type Header = [__m512; 2];
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> [__m512; 2] {
+        // SAFETY: the caller's promise.
+        two_halves(unsafe { transpose(at) }[0])
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        nibbles(unsafe { transpose(at.add(4)) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit([scale, min]: &[__m512; 2], raw: &[__m512i; 8], _: usize, _: usize) -> Weights<Min> {
+        Weights { q: *raw, scale: *scale, extra: Min(*min) }
+    }
+}
+
+struct Q5_0;
+
+impl Rows for Q5_0 {
+    const BYTES: usize = Format::Q5_0.block_bytes();
+    const UNITS: usize = 1;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = Some(4);
+    type Extra = ();
+    /// The scale and the fifth bits.
+    type Header = (__m512, __m512i);
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> (__m512, __m512i) {
+        // SAFETY: the caller's promise.
+        let [a, b, ..] = unsafe { transpose(at) };
+        (half(a), _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_slli_epi32::<16>(b)))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        nibbles(unsafe { transpose(at.add(6)) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit((scale, bits): &(__m512, __m512i), raw: &[__m512i; 8], _: usize, _: usize) -> Weights<()> {
+        Weights { q: add_bits(raw, *bits), scale: *scale, extra: () }
+    }
+}
+
+struct Q5_1;
+
+impl Rows for Q5_1 {
+    const BYTES: usize = Format::Q5_1.block_bytes();
+    const UNITS: usize = 1;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = None;
+    type Extra = Min;
+    /// Scale and minimum, and the fifth bits.
+    type Header = ([__m512; 2], __m512i);
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> ([__m512; 2], __m512i) {
+        // SAFETY: the caller's promise.
+        let [scales, bits, ..] = unsafe { transpose(at) };
+        (two_halves(scales), bits)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        nibbles(unsafe { transpose(at.add(8)) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &Self::Header, raw: &[__m512i; 8], _: usize, _: usize) -> Weights<Min> {
+        let ([scale, min], bits) = *header;
+        Weights { q: add_bits(raw, bits), scale, extra: Min(min) }
+    }
+}
+
+/// Both numbers of half precision of each lane.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+fn two_halves(v: __m512i) -> [__m512; 2] {
+    [half(v), half(_mm512_srli_epi32::<16>(v))]
+}
+
+/// Adds 16 times bit n to number n of every row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+fn add_bits(q: &[__m512i; 8], bits: __m512i) -> [__m512i; 8] {
+    // Byte `v / 2` of each lane four times, of which each looks at its own bit.
+    let bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    let own = [_mm512_set1_epi32(0x0804_0201), _mm512_set1_epi32(0x8040_2010_u32 as i32)];
+    let sixteen = _mm512_set1_epi8(16);
+    std::array::from_fn(|v| {
+        let byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(bytes, _mm512_set1_epi8((v / 2) as i8)));
+        _mm512_mask_add_epi8(q[v], _mm512_test_epi8_mask(byte, own[v % 2]), q[v], sixteen)
+    })
+}
+
+struct Iq4Nl;
+
+impl Rows for Iq4Nl {
+    const BYTES: usize = Format::Iq4Nl.block_bytes();
+    const UNITS: usize = 1;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = Some(7);
+    type Extra = ();
+    type Header = __m512;
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> __m512 {
+        // SAFETY: the caller's promise.
+        half(unsafe { transpose(at) }[0])
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        look_up(&IQ4_NL_VALUES, nibbles(unsafe { transpose(at.add(2)) }))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &__m512, raw: &[__m512i; 8], _: usize, _: usize) -> Weights<()> {
+        Weights { q: *raw, scale: *header, extra: () }
+    }
+}
+
+struct Mxfp4;
+
+impl Rows for Mxfp4 {
+    const BYTES: usize = Format::Mxfp4.block_bytes();
+    const UNITS: usize = 1;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = Some(7);
+    type Extra = ();
+    type Header = __m512;
+    type Raw = [__m512i; 8];
+
+    /// `blocks::mxfp4_scale`
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> __m512 {
+        // SAFETY: the caller's promise.
+        let exponent = _mm512_and_si512(unsafe { transpose(at) }[0], _mm512_set1_epi32(255));
+        let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(exponent, _mm512_set1_epi32(1)));
+        let small = _mm512_cmplt_epi32_mask(exponent, _mm512_set1_epi32(2));
+        _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(0x0020_0000), exponent))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        look_up(&MXFP4_VALUES, nibbles(unsafe { transpose(at.add(1)) }))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &__m512, raw: &[__m512i; 8], _: usize, _: usize) -> Weights<()> {
+        Weights { q: *raw, scale: *header, extra: () }
+    }
+}
+
+/// The values of nibbles, plus 128.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+fn look_up(values: &[i8; 16], nibbles: [__m512i; 8]) -> [__m512i; 8] {
+    // SAFETY: 16 bytes are read from an array of 16.
+    let values = unsafe { _mm_loadu_si128(values.as_ptr().cast()) };
+    let values = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128)));
+    nibbles.map(|v| _mm512_shuffle_epi8(values, v))
+}
+
 /// The scales and minima of eight units.
 struct Scales {
     scale: [__m512; 8],
@@ -336,6 +565,46 @@ impl Rows for Q4K {
     }
 }
 
+struct Q5K;
+
+impl Rows for Q5K {
+    const BYTES: usize = Format::Q5K.block_bytes();
+    const UNITS: usize = 8;
+    const GROUP: usize = 2;
+    const OFFSET: Option<u32> = None;
+    type Extra = Min;
+    /// The scales, and the fifth bits as they lie.
+    type Header = (Scales, [__m512i; 8]);
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> Self::Header {
+        // SAFETY: the caller's promise.
+        unsafe { (six_bit_scales(transpose(at)), transpose_32(at.add(16))) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, group: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_32(at.add(48 + 32 * group)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &Self::Header, raw: &[__m512i; 8], group: usize, i: usize) -> Weights<Min> {
+        let (Scales { scale, min }, bits) = header;
+        let unit = 2 * group + i;
+        let turn = _mm512_set1_epi32(4 - unit as i32);
+        let q = std::array::from_fn(|v| {
+            let nibbles = if i == 0 { low_nibbles(raw[v]) } else { high_nibbles(raw[v]) };
+            or_masked(nibbles, _mm512_rolv_epi32(bits[v], turn), 16)
+        });
+        Weights { q, scale: scale[unit], extra: Min(min[unit]) }
+    }
+}
+
 /// The first 16 bytes of a block of `Q4_K` or `Q5_K`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
@@ -371,12 +640,12 @@ impl Rows for Q6K {
     const GROUP: usize = 4;
     const OFFSET: Option<u32> = Some(5);
     type Extra = Halves;
-    type Header = (__m512, [__m512i; 16]);
+    type Header = (__m512, [__m512; 16]);
     type Raw = ([[__m512i; 8]; 2], [__m512i; 8]);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn header(at: Sixteen) -> (__m512, [__m512i; 16]) {
+    unsafe fn header(at: Sixteen) -> (__m512, [__m512; 16]) {
         // The last two of sixteen bytes, so that none is read past the block.
         // SAFETY: the caller's promise.
         let d = half(_mm512_srli_epi32::<16>(unsafe { transpose(at.add(194)) }[3]));
@@ -409,6 +678,103 @@ impl Rows for Q6K {
     }
 }
 
+struct Q3K;
+
+impl Rows for Q3K {
+    const BYTES: usize = Format::Q3K.block_bytes();
+    const UNITS: usize = 8;
+    const GROUP: usize = 4;
+    const OFFSET: Option<u32> = Some(2);
+    type Extra = Halves;
+    /// The factor of all scales, the scales, and the third bits as they lie.
+    type Header = (__m512, [__m512; 16], [__m512i; 8]);
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> Self::Header {
+        // The last 16 bytes, so that none is read past the block: two of the numbers, the scales, the factor.
+        // SAFETY: the caller's promise.
+        let ([a, b, c, d], bits) = unsafe { (transpose(at.add(94)), transpose_32(at)) };
+        let join = |low, high| _mm512_or_si512(_mm512_srli_epi32::<16>(low), _mm512_slli_epi32::<16>(high));
+        let [low, mid, high] = [join(a, b), join(b, c), join(c, d)];
+        let fours = [low_nibbles(low), low_nibbles(mid), high_nibbles(low), high_nibbles(mid)];
+        let scales = std::array::from_fn(|k| {
+            let turn = _mm512_set1_epi32(4 - 2 * k as i32);
+            let scales = or_masked(fours[k], _mm512_rolv_epi32(high, turn), 0x30);
+            _mm512_sub_epi8(scales, _mm512_set1_epi8(32))
+        });
+        (half(_mm512_srli_epi32::<16>(d)), signed_bytes(scales), bits)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, group: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_32(at.add(32 + 32 * group)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &Self::Header, raw: &[__m512i; 8], group: usize, i: usize) -> Weights<Halves> {
+        let (scale, scales, bits) = header;
+        let unit = 4 * group + i;
+        let turn = _mm512_set1_epi32(2 - unit as i32);
+        let q = std::array::from_fn(|v| or_masked(quarter(raw[v], i), _mm512_rolv_epi32(bits[v], turn), 4));
+        Weights { q, scale: *scale, extra: Halves([scales[2 * unit], scales[2 * unit + 1]]) }
+    }
+}
+
+struct Q2K;
+
+impl Rows for Q2K {
+    const BYTES: usize = Format::Q2K.block_bytes();
+    const UNITS: usize = 8;
+    const GROUP: usize = 4;
+    const OFFSET: Option<u32> = None;
+    type Extra = HalvesMin;
+    /// The factors of all scales and minima, the scales, the minima.
+    type Header = ([__m512; 2], [__m512; 16], [__m512i; 16]);
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> Self::Header {
+        // SAFETY: the caller's promise.
+        let (scales, [.., factors]) = unsafe { (transpose(at), transpose(at.add(68))) };
+        let [d, dmin] = two_halves(factors);
+        let mut mins = [_mm512_setzero_si512(); 16];
+        for j in 0..16 {
+            let byte = shift_right(scales[j / 4], 8 * (j as i32 % 4) + 4);
+            mins[j] = _mm512_and_si512(byte, _mm512_set1_epi32(15));
+        }
+        ([d, _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0))], signed_bytes(scales.map(|v| low_nibbles(v))), mins)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, group: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_32(at.add(16 + 32 * group)) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &Self::Header, raw: &[__m512i; 8], group: usize, i: usize) -> Weights<HalvesMin> {
+        let ([scale, min], scales, mins) = header;
+        let at = 2 * (4 * group + i);
+        let (scales, mins) = ([scales[at], scales[at + 1]], [mins[at], mins[at + 1]]);
+        Weights { q: raw.map(|v| quarter(v, i)), scale: *scale, extra: HalvesMin { scales, min: *min, mins } }
+    }
+}
+
+/// Bits `2 * i` and `2 * i + 1` of every byte.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+fn quarter(v: __m512i, i: usize) -> __m512i {
+    _mm512_and_si512(shift_right(v, 2 * i as i32), _mm512_set1_epi8(3))
+}
+
 /// `a | b & mask` of every byte.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
@@ -416,16 +782,14 @@ fn or_masked(a: __m512i, b: __m512i, mask: i8) -> __m512i {
     _mm512_ternarylogic_epi32::<0xf8>(a, b, _mm512_set1_epi8(mask))
 }
 
-/// Byte `4 * i + j` of every lane with its sign, of four vectors of four.
+/// Byte `4 * i + j` of every lane as a signed number, of four vectors of four.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
-fn signed_bytes(v: [__m512i; 4]) -> [__m512i; 16] {
-    let mut out = [_mm512_setzero_si512(); 16];
-    for i in 0..4 {
-        out[4 * i] = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(v[i]));
-        out[4 * i + 1] = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<16>(v[i]));
-        out[4 * i + 2] = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<8>(v[i]));
-        out[4 * i + 3] = _mm512_srai_epi32::<24>(v[i]);
+fn signed_bytes(v: [__m512i; 4]) -> [__m512; 16] {
+    let mut out = [_mm512_setzero_ps(); 16];
+    for j in 0..16 {
+        let byte = _mm512_sllv_epi32(v[j / 4], _mm512_set1_epi32(24 - 8 * (j as i32 % 4)));
+        out[j] = _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(byte));
     }
     out
 }
@@ -460,6 +824,25 @@ impl Activations {
         // SAFETY: `multiply` asserted that the panel is whole.
         _mm512_set1_epi32(unsafe { *self.scale.byte_add(plane * self.plane).cast() })
     }
+
+    /// The offset times a negated sum, for all lanes. One instruction, of which the compiler would make three that take
+    /// the place of a twentieth of the products.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn start<F: Rows>(self, plane: usize) -> __m512i {
+        let start;
+        // SAFETY: `multiply` asserted that the panel is whole; four bytes are read and nothing else is touched.
+        unsafe {
+            std::arch::asm!(
+                "vpslld {start}, dword ptr [{at}]{{1to16}}, {offset}",
+                start = out(zmm_reg) start,
+                at = in(reg) self.scale.byte_add(plane * self.plane),
+                offset = const match F::OFFSET { Some(offset) => offset, None => 0 },
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        start
+    }
 }
 
 const SCALE: usize = 0;
@@ -483,28 +866,28 @@ unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
     let zero = _mm512_setzero_si512();
     let start = |r: usize, plane: usize| match F::OFFSET {
         // SAFETY: the caller's promise.
-        Some(offset) => shift_left(unsafe { row(a, r).int(plane) }, offset),
+        Some(_) => unsafe { row(a, r).start::<F>(plane) },
         None => zero,
     };
     let mut isums = [[zero; VECTORS]; ROWS];
-    // The sums of the first 16 numbers, where they have a scale of their own or a single chain would be too slow.
-    let mut part = [[zero; VECTORS]; ROWS];
-    let split = F::Extra::HALVES || VECTORS * ROWS == 1;
+    // A single chain of eight would be too slow for one row.
+    let split = VECTORS * ROWS == 1 && !F::Extra::HALVES;
+    let mut first = [[zero; VECTORS]; ROWS];
+    let mut scaled = [[_mm512_setzero_ps(); VECTORS]; ROWS];
     for r in 0..ROWS {
         isums[r] = [start(r, if F::Extra::HALVES { MINUS_LOW } else { MINUS_SUM }); VECTORS];
     }
     for i in 0..8 {
         if split && i == 4 {
-            part = isums;
+            first = isums;
+            isums = [[zero; VECTORS]; ROWS];
+        }
+        if F::Extra::HALVES && i == 4 {
             for r in 0..ROWS {
-                isums[r] = [if F::Extra::HALVES { start(r, MINUS_HIGH) } else { zero }; VECTORS];
-            }
-            if F::Extra::HALVES {
-                for r in 0..ROWS {
-                    for v in 0..VECTORS {
-                        part[r][v] = _mm512_mullo_epi32(part[r][v], w[v].extra.scales()[0]);
-                    }
+                for v in 0..VECTORS {
+                    scaled[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(isums[r][v]), w[v].extra.scales()[0]);
                 }
+                isums[r] = [start(r, MINUS_HIGH); VECTORS];
             }
         }
         for r in 0..ROWS {
@@ -520,15 +903,12 @@ unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
         // SAFETY: the caller's promise.
         let scale = unsafe { a.float(SCALE) };
         for v in 0..VECTORS {
-            let mut isum = isums[r][v];
+            let isum = if split { _mm512_add_epi32(isums[r][v], first[r][v]) } else { isums[r][v] };
+            let mut isum = _mm512_cvtepi32_ps(isum);
             if F::Extra::HALVES {
-                isum = _mm512_mullo_epi32(isum, w[v].extra.scales()[1]);
+                isum = _mm512_fmadd_ps(isum, w[v].extra.scales()[1], scaled[r][v]);
             }
-            if split {
-                isum = _mm512_add_epi32(isum, part[r][v]);
-            }
-            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), w[v].scale);
-            sums[r][v] = _mm512_fmadd_ps(scaled, scale, sums[r][v]);
+            sums[r][v] = _mm512_fmadd_ps(_mm512_mul_ps(isum, w[v].scale), scale, sums[r][v]);
         }
         if F::Extra::MINS && !F::Extra::HALVES {
             // SAFETY: the caller's promise.
@@ -550,16 +930,76 @@ unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-#[inline]
-fn shift_left(v: __m512i, by: u32) -> __m512i {
-    _mm512_sll_epi32(v, _mm_cvtsi32_si128(by as i32))
-}
-
 /// The same unit of the r-th next row.
 #[inline(always)]
 fn row(a: Activations, r: usize) -> Activations {
     Activations { q: a.q.wrapping_add(8 * r), scale: a.scale.wrapping_add(r), plane: a.plane }
+}
+
+/// # Panics
+///
+/// When lengths do not fit.
+fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+    let shape = Shape::new(w, panel_rows);
+    assert!(shape.units * UNIT == w.inputs && x.len().is_multiple_of(w.inputs), "{} numbers of x", x.len());
+    assert!(x.len() <= panel_rows * w.inputs && to.len() >= shape.bytes(), "{} numbers, {} bytes", x.len(), to.len());
+    if x.len() < panel_rows * w.inputs {
+        to.fill(0); // units of zeros
+    }
+    for (r, x) in x.chunks_exact(w.inputs).enumerate() {
+        for (unit, x) in x.as_chunks::<UNIT>().0.iter().enumerate() {
+            let at = unit * panel_rows + r;
+            // SAFETY: the table that holds this function is used only on CPUs with these features. `at` is a unit of the
+            // shape, which fits into `to`.
+            unsafe {
+                let q = to.as_mut_ptr().add(at * UNIT);
+                quantize(x, q, to.as_mut_ptr().add(shape.numbers() + 4 * at), shape.plane());
+            }
+        }
+    }
+}
+
+/// Quantises 32 numbers, as `quantized::quantize` does.
+///
+/// # Safety
+///
+/// `q` has room for 32 bytes, and `planes` and each of the next four multiples of `plane` from there for four.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+unsafe fn quantize(x: &[f32; UNIT], q: *mut u8, planes: *mut u8, plane: usize) {
+    // SAFETY: 16 of 32 numbers are read twice.
+    let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES))] };
+    let [a, b] = x.map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)));
+    let max = _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
+    let (mut inverse, mut scale) = (0.0, 0.0);
+    if max >= f32::INFINITY.to_bits() {
+        scale = f32::from_bits(max);
+    } else if max >= SMALLEST.to_bits() {
+        inverse = 127.0 / f32::from_bits(max);
+        scale = f32::from_bits(max) / 127.0;
+    }
+    // Rounded to nearest, ties to even. Numbers that are not finite are no part of any sum.
+    let finite = if scale.is_finite() { 0xffff } else { 0 };
+    let [low, high] = x.map(|x| {
+        let rounded = _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, _mm512_set1_ps(inverse)));
+        _mm512_cvtsepi32_epi8(rounded)
+    });
+    let ones = _mm_set1_epi8(1);
+    // Each lane the sum of four, then pairs, then pairs of those: low, high, low, high.
+    let fours = |q| _mm_dpbusd_epi32(_mm_setzero_si128(), ones, q);
+    let pairs = _mm_hadd_epi32(fours(low), fours(high));
+    let sums = _mm_hadd_epi32(pairs, pairs);
+    let (low_sum, high_sum) = (_mm_cvtsi128_si32(sums), _mm_extract_epi32::<1>(sums));
+    // SAFETY: the caller's promise.
+    unsafe {
+        _mm_storeu_si128(q.cast(), low);
+        _mm_storeu_si128(q.add(16).cast(), high);
+        planes.cast::<f32>().write_unaligned(scale);
+        planes.add(SCALED_SUM * plane).cast::<f32>().write_unaligned(scale * (low_sum + high_sum) as f32);
+        planes.add(MINUS_SUM * plane).cast::<i32>().write_unaligned(-(low_sum + high_sum));
+        planes.add(MINUS_LOW * plane).cast::<i32>().write_unaligned(-low_sum);
+        planes.add(MINUS_HIGH * plane).cast::<i32>().write_unaligned(-high_sum);
+    }
 }
 
 /// # Panics
@@ -577,10 +1017,17 @@ fn multiply(w: &Matrix<'_>, x: Panels<'_>, columns: Range<usize>, out: &Out<'_>)
     unsafe {
         match format {
             Format::Q4_0 => product::<Q4_0>(bytes, shape, x, columns, out),
+            Format::Q4_1 => product::<Q4_1>(bytes, shape, x, columns, out),
+            Format::Q5_0 => product::<Q5_0>(bytes, shape, x, columns, out),
+            Format::Q5_1 => product::<Q5_1>(bytes, shape, x, columns, out),
             Format::Q8_0 => product::<Q8_0>(bytes, shape, x, columns, out),
+            Format::Q2K => product::<Q2K>(bytes, shape, x, columns, out),
+            Format::Q3K => product::<Q3K>(bytes, shape, x, columns, out),
             Format::Q4K => product::<Q4K>(bytes, shape, x, columns, out),
+            Format::Q5K => product::<Q5K>(bytes, shape, x, columns, out),
             Format::Q6K => product::<Q6K>(bytes, shape, x, columns, out),
-            _ => (quantized::SCALAR.multiply)(w, x, columns, out),
+            Format::Iq4Nl => product::<Iq4Nl>(bytes, shape, x, columns, out),
+            Format::Mxfp4 => product::<Mxfp4>(bytes, shape, x, columns, out),
         }
     }
 }
@@ -618,10 +1065,13 @@ unsafe fn product<F: Rows>(bytes: &[u8], shape: Shape, x: Panels<'_>, columns: R
             let count = LANES.min(columns.end - column);
             // SAFETY: `rows` are sixteen whole ones, `first` is the whole panel.
             unsafe {
-                let w = rows(column);
+                let (w, mut sums) = (rows(column), [_mm512_setzero_ps(); FEW_ROWS]);
                 match x.rows {
-                    1 => fused::<F, 1>(w, blocks, first, x, column, count, out),
-                    _ => fused_many::<F>(w, blocks, first, x, column, count, out),
+                    1 => sums[0] = single::<F>(w, blocks, first, x.panel_rows),
+                    rows => few::<F>(w, blocks, first, x.panel_rows, &mut sums[..rows]),
+                }
+                for (r, sums) in sums.iter().enumerate().take(x.rows) {
+                    out.store_part(r, column, &lanes(*sums), count);
                 }
             }
         }
@@ -632,12 +1082,12 @@ unsafe fn product<F: Rows>(bytes: &[u8], shape: Shape, x: Panels<'_>, columns: R
             let count = (2 * LANES).min(columns.end - column);
             // SAFETY: `rows` are sixteen whole ones, `tile` has room for two units per unit, the panels are whole.
             unsafe {
-                unpack::<F, 2>(rows(column), blocks, tile);
+                unpack::<F>(rows(column), blocks, tile);
                 if count > LANES {
-                    unpack::<F, 2>(rows(column + LANES), blocks, tile.add(1));
+                    unpack::<F>(rows(column + LANES), blocks, tile.add(1));
                     tiles::<F, 2>(tile.cast(), shape, first, x, column, count, out);
                 } else {
-                    tiles_of_one::<F>(tile, shape, first, x, column, count, out);
+                    tiles::<F, 1>(tile.cast(), shape, first, x, column, count, out);
                 }
             }
         }
@@ -657,22 +1107,17 @@ fn prefetch(at: *const u8, bytes: usize) {
 /// Bytes ahead of the weights in use at which others are asked for, at the least.
 const AHEAD: usize = 12 << 10;
 
-/// One row of x.
+/// Hands the units of sixteen rows to `each`, one after the other.
+///
+/// # Safety
+///
+/// `w` are sixteen rows of `blocks` blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn fused<F: Rows, const ROWS: usize>(
-    w: *const u8,
-    blocks: usize,
-    first: Activations,
-    x: Panels<'_>,
-    column: usize,
-    count: usize,
-    out: &Out<'_>,
-) {
-    let stride = blocks * F::BYTES;
-    let rows = Sixteen::new(w, stride);
-    let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
-    let mut sums = [[_mm512_setzero_ps(); 1]; ROWS];
-    let mut a = first;
+#[inline]
+unsafe fn units<F: Rows>(w: *const u8, blocks: usize, mut each: impl FnMut(Weights<F::Extra>)) {
+    let rows = Sixteen::new(w, blocks * F::BYTES);
+    let bytes = LANES * F::BYTES / F::UNITS;
+    let mut ahead = w.wrapping_add((LANES * blocks * F::BYTES).max(AHEAD));
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
@@ -681,58 +1126,66 @@ unsafe fn fused<F: Rows, const ROWS: usize>(
             for group in 0..F::UNITS / F::GROUP {
                 let raw = F::raw(at, group);
                 for i in 0..F::GROUP {
-                    prefetch(ahead, LANES * F::BYTES / F::UNITS);
-                    ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);
-                    let w = F::unit(&header, &raw, group, i);
-                    step::<F, 1, ROWS>([&w], a, &mut sums);
-                    a = row(a, x.panel_rows);
+                    prefetch(ahead, bytes);
+                    ahead = ahead.wrapping_add(bytes);
+                    each(F::unit(&header, &raw, group, i));
                 }
             }
         }
-    }
-    for r in 0..ROWS {
-        out.store_part(r, column, &lanes(sums[r][0]), count);
     }
 }
 
-/// Few rows of x.
+/// One row of x times sixteen of weights.
+///
+/// # Safety
+///
+/// `w` are sixteen rows of `blocks` blocks, `a` is the first unit of a whole panel of `panel_rows` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn fused_many<F: Rows>(
-    w: *const u8,
-    blocks: usize,
-    first: Activations,
-    x: Panels<'_>,
-    column: usize,
-    count: usize,
-    out: &Out<'_>,
-) {
-    let stride = blocks * F::BYTES;
-    let rows = Sixteen::new(w, stride);
-    let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
-    let mut sums = [[[_mm512_setzero_ps(); 1]; 1]; FEW_ROWS];
-    let sums = &mut sums[..x.rows];
-    let mut a = first;
-    for block in 0..blocks {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = rows.add(block * F::BYTES);
-            let header = F::header(at);
-            for group in 0..F::UNITS / F::GROUP {
-                let raw = F::raw(at, group);
-                for i in 0..F::GROUP {
-                    prefetch(ahead, LANES * F::BYTES / F::UNITS);
-                    ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);
-                    let w = F::unit(&header, &raw, group, i);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        step::<F, 1, 1>([&w], row(a, r), sums);
-                    }
-                    a = row(a, x.panel_rows);
-                }
-            }
-        }
+unsafe fn single<F: Rows>(w: *const u8, blocks: usize, mut a: Activations, panel_rows: usize) -> __m512 {
+    let mut sums = [[_mm512_setzero_ps(); 1]; 1];
+    // SAFETY: the caller's promise.
+    unsafe {
+        units::<F>(w, blocks, |w| {
+            step::<F, 1, 1>([&w], a, &mut sums);
+            a = row(a, panel_rows);
+        });
     }
-    for (r, sums) in sums.iter().enumerate() {
-        out.store_part(r, column, &lanes(sums[0][0]), count);
+    sums[0][0]
+}
+
+/// A few rows of x, as many as `sums`, times sixteen of weights.
+///
+/// # Safety
+///
+/// As for `single`, of at least as many `panel_rows`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn few<F: Rows>(w: *const u8, blocks: usize, mut a: Activations, panel_rows: usize, sums: &mut [__m512]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        units::<F>(w, blocks, |w| {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let mut sums = [[*sum; 1]; 1];
+                step::<F, 1, 1>([&w], row(a, r), &mut sums);
+                *sum = sums[0][0];
+            }
+            a = row(a, panel_rows);
+        });
+    }
+}
+
+/// Unpacks sixteen rows into every second place of `to`.
+///
+/// # Safety
+///
+/// `w` are sixteen rows of `blocks` blocks, and there is room for all their units.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn unpack<F: Rows>(w: *const u8, blocks: usize, mut to: *mut Weights<F::Extra>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        units::<F>(w, blocks, |w| {
+            *to = w;
+            to = to.wrapping_add(2);
+        });
     }
 }
 
@@ -741,32 +1194,11 @@ fn lanes(v: __m512) -> Lanes {
     Lanes(unsafe { std::mem::transmute::<__m512, [f32; LANES]>(v) })
 }
 
-/// Sixteen rows as units, each `APART` from the one before.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn unpack<F: Rows, const APART: usize>(w: *const u8, blocks: usize, to: *mut Weights<F::Extra>) {
-    let stride = blocks * F::BYTES;
-    let rows = Sixteen::new(w, stride);
-    let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
-    let mut to = to;
-    for block in 0..blocks {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = rows.add(block * F::BYTES);
-            let header = F::header(at);
-            for group in 0..F::UNITS / F::GROUP {
-                let raw = F::raw(at, group);
-                for i in 0..F::GROUP {
-                    prefetch(ahead, LANES * F::BYTES / F::UNITS);
-                    ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);
-                    *to = F::unit(&header, &raw, group, i);
-                    to = to.wrapping_add(APART);
-                }
-            }
-        }
-    }
-}
-
-/// All panels times an unpacked tile.
+/// All panels times the first `VECTORS` of each two unpacked units.
+///
+/// # Safety
+///
+/// `tile` are the units of the shape, which the panels have too; `first` is the first unit of the first panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn tiles<F: Rows, const VECTORS: usize>(
     tile: *const [Weights<F::Extra>; 2],
@@ -800,18 +1232,4 @@ unsafe fn tiles<F: Rows, const VECTORS: usize>(
             }
         }
     }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn tiles_of_one<F: Rows>(
-    tile: *const Weights<F::Extra>,
-    shape: Shape,
-    first: Activations,
-    x: Panels<'_>,
-    column: usize,
-    count: usize,
-    out: &Out<'_>,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { tiles::<F, 1>(tile.cast(), shape, first, x, column, count, out) }
 }
