@@ -138,7 +138,8 @@ fn quantize(x: &[f32; UNIT]) -> Activations {
 }
 
 /// Lays out rows of x as [`Shape`] says.
-fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+#[inline(always)]
+pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
     let shape = Shape::new(w, panel_rows);
     let (numbers, rest) = to.split_at_mut(shape.numbers());
     let numbers: &mut [[i8; UNIT]] = bytemuck::cast_slice_mut(numbers);
