@@ -438,8 +438,9 @@ unsafe fn few<B: Packed, I: Isa, const ONE: bool>(
             if ONE {
                 let mut sum = _mm256_setzero_ps();
                 weights.units::<B, I>(first, |unit, w| {
-                    let [[isum]] = isums::<B, I, 1, 1>([w], x, unit);
-                    sum = add::<B>(sum, isum, w, x, unit);
+                    let at = unit * x.rows;
+                    let [[isum]] = isums::<B, I, 1, 1>([w], x, at);
+                    sum = add::<B>(sum, isum, w, x, at);
                 });
                 store(out, 0, first, column..columns.end, sum);
             } else {
@@ -742,7 +743,12 @@ unsafe fn add_fifths(nibbles: [__m256i; 8], fifths: __m256i) -> [__m256i; 8] {
         let even = _mm256_slli_epi32::<4>(fifths);
         // In each byte of a vector, the bit that belongs to it.
         let mine = _mm256_set1_epi32(0x8040_2010_u32 as i32);
-        let copies = _mm256_setr_epi64x(0x0404_0404_0000_0000, 0x0c0c_0c0c_0808_0808, 0x0404_0404_0000_0000, 0x0c0c_0c0c_0808_0808);
+        let copies = _mm256_setr_epi64x(
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+            0x0404_0404_0000_0000,
+            0x0c0c_0c0c_0808_0808,
+        );
         std::array::from_fn(|j| {
             let byte = _mm256_add_epi8(copies, _mm256_set1_epi8(j as i8 / 2));
             let copied = _mm256_shuffle_epi8(if j % 2 == 0 { even } else { fifths }, byte);

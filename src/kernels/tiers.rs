@@ -143,10 +143,24 @@ tier!(
 
 // Of 16 registers 12 for sums, 2 for weights.
 #[cfg(target_arch = "x86_64")]
-tier!(tier_avxvnni, "avxvnni", ["avxvnni", "avx2", "fma", "f16c"], Half256, tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6), &avx2::AVX_VNNI);
+tier!(
+    tier_avxvnni,
+    "avxvnni",
+    ["avxvnni", "avx2", "fma", "f16c"],
+    Half256,
+    tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
+    &avx2::AVX_VNNI
+);
 
 #[cfg(target_arch = "x86_64")]
-tier!(tier_avx2, "avx2", ["avx2", "fma", "f16c"], Half256, tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6), &avx2::AVX2);
+tier!(
+    tier_avx2,
+    "avx2",
+    ["avx2", "fma", "f16c"],
+    Half256,
+    tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
+    &avx2::AVX2
+);
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
 #[cfg(target_arch = "x86_64")]
