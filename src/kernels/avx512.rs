@@ -18,10 +18,10 @@ use super::blocks::{Format, UNIT};
 use super::lanes::{LANES, Lanes};
 use super::product::{Family, Out, Panels};
 use super::quantized::{self, FEW_ROWS, Shape, TILE_ROWS, blocks_of, panel_bytes, panel_rows};
-use super::Matrix;
+use super::{Matrix, avx2};
 
 pub(super) static AVX512_VNNI: Family =
-    Family { panel_rows, panel_bytes, prepare: quantized::SCALAR.prepare, column_unit, multiply };
+    Family { panel_rows, panel_bytes, prepare: avx2::prepare, column_unit, multiply };
 
 fn column_unit(_: &Matrix<'_>, rows: usize) -> usize {
     if rows <= FEW_ROWS { LANES } else { 2 * LANES }
