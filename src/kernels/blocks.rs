@@ -278,8 +278,7 @@ pub(super) struct Mxfp4 {
 }
 
 /// What the nibbles of IQ4_NL stand for: steps that are finer where weights are dense.
-pub(super) const IQ4_NL_VALUES: [i8; 16] =
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// What the nibbles of MXFP4 stand for: floats of two exponent bits and one mantissa bit, doubled.
 pub(super) const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

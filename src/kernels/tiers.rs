@@ -15,8 +15,8 @@ use super::product::Family;
 #[cfg(target_arch = "x86_64")]
 use super::product::{Out, Panels};
 #[cfg(target_arch = "x86_64")]
-use super::{Activation, Heads, Matrix, Slice, Span, avx2, avx512};
-use super::{Kernels, attention, matmul, quantized, rows};
+use super::{Activation, Format, Matrix, QuantizeFn, Slice, avx2, avx512, dense512};
+use super::{Kernels, attention, matmul, quantize, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
@@ -29,20 +29,22 @@ pub(super) static SCALAR: Kernels = Kernels {
         column_unit: matmul::column_unit,
         multiply: matmul::matmul::<f16, 1, 6>,
     },
-    quantized: Some(&quantized::SCALAR),
+    quantized: &quantized::SCALAR,
     layer_norm: rows::layer_norm,
     rms_norm: rows::rms_norm,
     activate: rows::activate,
-    attend: attention::attend,
+    attend: attention::attend::<f16, 1>,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
+    quantize: quantize::quantize,
 };
 
 /// A table whose entries are compiled with the `$feature`s, and the function that looks for them on the CPU.
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
     (
-        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $dense:expr, $quantized:expr
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr,
+        $quantize:expr
     ) => {
         mod $module {
             use super::*;
@@ -50,7 +52,7 @@ macro_rules! tier {
             pub(super) static KERNELS: Kernels = Kernels {
                 name: $name,
                 dense: $dense,
-                quantized: Some($quantized),
+                quantized: $quantized,
                 layer_norm: tier!([$($feature),+], rows::layer_norm, (
                     weight: &[f32],
                     bias: &[f32],
@@ -60,15 +62,14 @@ macro_rules! tier {
                 )),
                 rms_norm: tier!([$($feature),+], rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
                 activate: tier!([$($feature),+], rows::activate, (activation: Activation, x: &mut [f32],)),
-                attend: tier!([$($feature),+], attention::attend, (
-                    heads: &Heads,
-                    spans: &[Span<'_>],
-                    q: &[f32],
-                    first: usize,
-                    out: &mut [f32],
+                attend: tier!([$($feature),+], attention::attend::<$half, $vectors>, (
+                    layer: &attention::Attend<'_>,
+                    qkv: &[f32],
+                    work: attention::Work<'_>,
                 )),
                 widen: tier!([$($feature),+], rows::widen::<$half>, (w: Slice<'_>, out: &mut [f32],)),
                 first_non_finite: tier!([$($feature),+], rows::first_non_finite, (w: Slice<'_>,) -> Option<usize>),
+                quantize: $quantize,
             };
 
             pub(super) fn runs() -> bool {
@@ -110,6 +111,19 @@ macro_rules! tier {
     }};
 }
 
+// Much code that further instructions add nothing to: what the tiers with registers of 64 bytes share.
+#[cfg(target_arch = "x86_64")]
+const QUANTIZE_512: QuantizeFn = tier!(
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    quantize::quantize,
+    (format: Format, x: &[f32], to: &mut [u8],)
+);
+
+// The same for registers of 32 bytes.
+#[cfg(target_arch = "x86_64")]
+const QUANTIZE_256: QuantizeFn =
+    tier!(["avx2", "fma", "f16c"], quantize::quantize, (format: Format, x: &[f32], to: &mut [u8],));
+
 // Of 32 registers 24 for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
 tier!(
@@ -117,8 +131,10 @@ tier!(
     "avx512bf16",
     ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
-    &avx512::AVX512_VNNI
+    4,
+    dense512::BF16,
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -127,8 +143,10 @@ tier!(
     "avx512vnni",
     ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
-    &avx512::AVX512_VNNI
+    4,
+    dense512::PLAIN,
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -137,8 +155,10 @@ tier!(
     "avx512",
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
-    &avx2::AVX2
+    4,
+    dense512::PLAIN,
+    &avx2::AVX2,
+    QUANTIZE_512
 );
 
 // Of 16 registers 12 for sums, 2 for weights.
@@ -148,8 +168,10 @@ tier!(
     "avxvnni",
     ["avxvnni", "avx2", "fma", "f16c"],
     Half256,
+    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX_VNNI
+    &avx2::AVX_VNNI,
+    QUANTIZE_256
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -158,8 +180,10 @@ tier!(
     "avx2",
     ["avx2", "fma", "f16c"],
     Half256,
+    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX2
+    &avx2::AVX2,
+    QUANTIZE_256
 );
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
@@ -171,6 +195,8 @@ macro_rules! half {
         struct $name(f16);
 
         impl Element for $name {
+            const ZERO: $name = $name(f16::ZERO);
+
             #[inline(always)]
             fn widen(self) -> f32 {
                 self.0.widen()
