@@ -1,6 +1,10 @@
 //! Every tier against plain loops in `f64`, and against the other tiers bit for bit.
 
+mod arena;
 mod attention;
+mod cases;
+mod decode;
+mod fuzz;
 
 use std::num::NonZeroUsize;
 
@@ -20,6 +24,11 @@ impl Numbers {
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Any number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
     }
 
     /// Evenly from -1 to 1.
