@@ -121,7 +121,7 @@ impl Weights {
 
     /// The tensor at this place, with the shape that the architecture expects.
     pub fn stored(&self, shape: &[usize]) -> Result<Stored> {
-        let stored = self.of_file(shape)?;
+        let stored = self.source(shape)?;
         if self.is_table_again() {
             return Ok(stored); // looked at to be compared, and not held
         }
@@ -143,7 +143,7 @@ impl Weights {
         };
         let format = self.checkpoint.mix.as_ref().and_then(|mix| mix.format(&self.path, inputs));
         let Some(format) = format else { return Ok((self.stored(&shape)?, layout)) };
-        let source = self.of_file(&shape)?;
+        let source = self.source(&shape)?;
         let kernels = self.compute.kernels.unwrap_or_else(crate::kernels::best);
         let blocks = quantize::quantize(
             source.slice(),
@@ -181,7 +181,7 @@ impl Weights {
     }
 
     /// The tensor at this place as it lies in its file.
-    fn of_file(&self, shape: &[usize]) -> Result<Stored> {
+    fn source(&self, shape: &[usize]) -> Result<Stored> {
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
         if entry.shape != shape {
