@@ -28,6 +28,7 @@ mod pool;
 mod product;
 mod quantize;
 mod quantized;
+mod roof;
 mod rope;
 mod rows;
 mod select;
@@ -40,6 +41,7 @@ pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
+pub use roof::Arithmetic;
 pub use rope::{Pairing, Rotary};
 pub use select::{largest, nth_largest};
 

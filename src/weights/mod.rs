@@ -6,8 +6,10 @@
 
 mod quant;
 mod quantize;
+mod random;
 mod safetensors;
 mod stored;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex};
 pub use quant::{Mix, Quant};
 pub use safetensors::check_header;
 pub use stored::{Buffer, Dtype, Kind, Stored};
+pub use tables::gathered;
 
 use crate::device::Compute;
 use crate::error::{Error, Result, quote};
@@ -31,10 +34,13 @@ pub struct Weights {
 }
 
 /// All tensors of a model, as they lie in their files.
+#[derive(Default)]
 struct Checkpoint {
     /// The file that messages name: the weight file, or the index of the shards.
     file: PathBuf,
     tensors: HashMap<String, Entry>,
+    /// Makes tensors where there are no files.
+    random: Option<random::Random>,
     /// What layers hold, by name.
     held: Mutex<BTreeMap<String, Held>>,
     /// Asked for so far; the rest is reported by [`Weights::unused`].
@@ -90,17 +96,18 @@ impl Weights {
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
         };
         let mix = if let Keep::Quantized(quant) = keep { Some(mix_of(quant, &tensors)) } else { None };
-        let checkpoint = Checkpoint {
-            file,
-            tensors,
-            used: Mutex::default(),
-            ignored: Mutex::default(),
-            held: Mutex::default(),
-            warnings: Mutex::default(),
-            dtype: if let Keep::As(dtype) = keep { Some(dtype) } else { None },
-            mix,
-        };
-        Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
+        let dtype = if let Keep::As(dtype) = keep { Some(dtype) } else { None };
+        Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, ..Checkpoint::default() }, compute))
+    }
+
+    /// Weights without files: every tensor that an architecture asks for is made up, see `random.rs`.
+    pub fn random(seed: u64, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
+        let random = Some(random::Random { seed, dtype });
+        Weights::new(Checkpoint { random, mix, ..Checkpoint::default() }, compute)
+    }
+
+    fn new(checkpoint: Checkpoint, compute: Compute) -> Weights {
+        Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() }
     }
 
     /// The place `name` below this one.
@@ -180,8 +187,11 @@ impl Weights {
         entry.file.release(start + numbers.start * bytes..start + numbers.end * bytes);
     }
 
-    /// The tensor at this place as it lies in its file.
+    /// The tensor at this place as it lies in its file, or made up.
     fn source(&self, shape: &[usize]) -> Result<Stored> {
+        if let Some(random) = &self.checkpoint.random {
+            return random.tensor(&self.path, shape, &self.compute.pool);
+        }
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
         if entry.shape != shape {

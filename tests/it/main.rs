@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 mod bad_config;
 #[cfg(feature = "cli")]
+mod bad_decoder;
+#[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
 mod bad_tokenizer;
