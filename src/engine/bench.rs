@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
-use crate::weights::{Dtype, Held, Kind, Mix, Quant, Weights, gathered};
+use crate::weights::{Dtype, Held, Keep, Kind, Mix, Weights, gathered};
 
 /// Tokens of all sequences together in one pass: llama-bench's `--ubatch-size`, so that `pp512` is one pass in both.
 const PASS: usize = 512;
@@ -75,12 +75,24 @@ impl Bench {
     /// A model of a shape that config.json describes, with random weights.
     pub(crate) fn random(
         config: &Config,
-        (dtype, quant, kv): (Dtype, Option<Quant>, CacheType),
+        (stored, keep): (Dtype, Keep),
+        kv: CacheType,
         context: Option<usize>,
         compute: Compute,
     ) -> Result<Bench> {
         let architecture = config.architecture()?;
-        let mix = quant.map(|quant| Mix::of_config(quant, &config.json));
+        let (dtype, mix) = match keep {
+            Keep::AsStored => (stored, None),
+            Keep::As(dtype) => (dtype, None),
+            Keep::Quantized(quant) => {
+                let number = |names: [&str; 2]| names.iter().find_map(|name| config.json[name].as_u64());
+                let layers = number(["num_hidden_layers", "n_layer"]).unwrap_or(0);
+                let heads = number(["num_attention_heads", "n_head"]).unwrap_or(1);
+                let kv_heads = config.json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
+                let tied = config.json["tie_word_embeddings"].as_bool().unwrap_or(architecture.model_type == "gpt2");
+                (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
+            }
+        };
         let weights = Weights::random(SEED, dtype, mix, compute.clone());
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
@@ -89,10 +101,7 @@ impl Bench {
     }
 
     fn new_cache(&self) -> KvCache {
-        match &self.subject {
-            Subject::Loaded(loaded) => loaded.new_cache(),
-            Subject::Random { model, kv, .. } => KvCache::new(model.shape().n_layers, *kv),
-        }
+        KvCache::new(self.shape().n_layers, self.kv())
     }
 
     fn new(subject: Subject, work: Work) -> Bench {
@@ -177,7 +186,7 @@ impl Bench {
         let (after, all) = ((depth + tokens) as f64, (tokens + steps) as f64);
         let seen = all * (depth as f64 + (all + 1.0) / 2.0);
         let read = if tokens > 0 { after } else { 0.0 } + steps as f64 * (after + (steps as f64 + 1.0) / 2.0);
-        let cache_row = (2 * shape.kv_width * size_of::<f32>()) as f64;
+        let cache_row = (2 * self.kv().bytes(shape.kv_width)) as f64;
         let mut operations: Vec<(Arithmetic, f64)> = Vec::new();
         let mut add = |arithmetic: Arithmetic, count: f64| match operations.iter_mut().find(|(a, _)| *a == arithmetic) {
             Some((_, sum)) => *sum += count,
@@ -199,7 +208,7 @@ impl Bench {
     pub(crate) fn bytes_of(&self, sequences: usize, tokens: usize) -> usize {
         const ACTIVATIONS: usize = 64 << 20; // a pass of 512 tokens at the widest layer of a 7B model
         let shape = self.shape();
-        let cache = [2, shape.n_layers, shape.kv_width, size_of::<f32>(), tokens];
+        let cache = [2, shape.n_layers, self.kv().bytes(shape.kv_width), tokens];
         let logits = [2, shape.vocab_size, size_of::<f32>()];
         let product = |factors: &[usize]| factors.iter().fold(sequences, |product, n| product.saturating_mul(*n));
         product(&cache).saturating_add(product(&logits)).saturating_add(ACTIVATIONS)
@@ -242,6 +251,13 @@ impl Bench {
         }
     }
 
+    fn kv(&self) -> CacheType {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.info.kv,
+            Subject::Random { kv, .. } => *kv,
+        }
+    }
+
     fn compute(&self) -> &Compute {
         match &self.subject {
             Subject::Loaded(loaded) => &loaded.compute,
@@ -269,10 +285,10 @@ impl Work {
             let numbers: usize = dims.iter().product();
             work.parameters += numbers;
             work.weight_bytes += bytes;
-            let dtype_name = kind.to_string();
-            match formats.iter_mut().find(|(known, _)| *known == dtype_name) {
+            let kind_name = kind.to_string();
+            match formats.iter_mut().find(|(known, _)| *known == kind_name) {
                 Some((_, sum)) => *sum += bytes,
-                None => formats.push((dtype_name, *bytes)),
+                None => formats.push((kind_name, *bytes)),
             }
             if tables.contains(&name.as_str()) {
                 continue;

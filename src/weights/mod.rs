@@ -100,7 +100,8 @@ impl Weights {
         Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, ..Checkpoint::default() }, compute))
     }
 
-    /// Weights without files: every tensor that an architecture asks for is made up, see `random.rs`.
+    /// Weights without files: every tensor that an architecture asks for is made up in `dtype`, see `random.rs`, and
+    /// quantised as `mix` says.
     pub fn random(seed: u64, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
         let random = Some(random::Random { seed, dtype });
         Weights::new(Checkpoint { random, mix, ..Checkpoint::default() }, compute)
@@ -187,11 +188,16 @@ impl Weights {
         entry.file.release(start + numbers.start * bytes..start + numbers.end * bytes);
     }
 
-    /// The tensor at this place as it lies in its file, or made up.
+    /// The tensor at this place before anything is done to it.
     fn source(&self, shape: &[usize]) -> Result<Stored> {
-        if let Some(random) = &self.checkpoint.random {
-            return random.tensor(&self.path, shape, &self.compute.pool);
+        match &self.checkpoint.random {
+            Some(random) => random.tensor(&self.path, shape, &self.compute.pool),
+            None => self.of_file(shape),
         }
+    }
+
+    /// The tensor at this place as it lies in its file.
+    fn of_file(&self, shape: &[usize]) -> Result<Stored> {
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
         if entry.shape != shape {

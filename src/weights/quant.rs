@@ -7,8 +7,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
-
 use crate::kernels::Format;
 
 /// A mixture of formats, named after the one that most weights get.
@@ -205,16 +203,6 @@ impl Mix {
         };
         let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
         Mix::new(quant, layers, group, tied || !has_head)
-    }
-
-    /// The mixture for a model that has no tensors yet, by the sizes that config.json gives.
-    pub fn of_config(quant: Quant, config: &Value) -> Mix {
-        let number = |names: &[&str]| names.iter().find_map(|name| config[*name].as_u64()).map(|n| n as usize);
-        let layers = number(&["n_layer", "num_hidden_layers"]).unwrap_or(0);
-        let heads = number(&["n_head", "num_attention_heads"]);
-        let group = heads.zip(number(&["num_key_value_heads"])).and_then(|(q, kv)| q.checked_div(kv)).unwrap_or(1);
-        let is_gpt2 = config["model_type"] == "gpt2";
-        Mix::new(quant, layers, group, config["tie_word_embeddings"].as_bool().unwrap_or(is_gpt2))
     }
 
     /// Its name.

@@ -167,7 +167,7 @@ fn what_is_kept_is_told_in_names_and_bytes() {
     check("q8_0", &["q8_0", "f32"], 8.5..9.0);
     check("q4_k", &["q4_k", "q6_k", "f32"], 4.8..6.0);
     check("q5_0", &["q5_0", "f32", "q6_k"], 5.5..6.2);
-    check("q3_k", &["q4_k", "q3_k", "q5_k", "f32", "q6_k"], 4.0..5.2);
+    check("q3_k", &["q4_k", "q5_k", "q3_k", "f32", "q6_k"], 4.0..5.2);
     check("q2_k", &["q3_k", "q2_k", "f32", "q6_k"], 2.9..4.5);
     let stored = Engine::load(&name).unwrap();
     assert_eq!(stored.info().weight_bytes, 4 * stored.info().parameters);
