@@ -13,7 +13,7 @@ use super::load::{Loaded, context_of, forward};
 use super::random::Random;
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::kernels::{Arithmetic, Kernels, Pool};
+use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::weights::{Dtype, Held, Weights, gathered};
@@ -31,7 +31,7 @@ pub(crate) struct Bench {
 
 enum Subject {
     Loaded(Arc<Loaded>),
-    Random { model: Box<dyn Model>, compute: Compute, context: usize },
+    Random { model: Box<dyn Model>, compute: Compute, context: usize, cache: CacheType },
 }
 
 /// What a model's tokens cost, by the shapes and formats of its weights.
@@ -79,7 +79,7 @@ impl Bench {
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
         let context = context_of(model.shape(), context)?;
-        Ok(Bench::new(Subject::Random { model, compute, context }, work))
+        Ok(Bench::new(Subject::Random { model, compute, context, cache: CacheType::F32 }, work))
     }
 
     fn new(subject: Subject, work: Work) -> Bench {
@@ -126,8 +126,7 @@ impl Bench {
 
     /// Sequences with `depth` tokens each, the same in all of them.
     pub(crate) fn sequences(&mut self, count: usize, depth: usize) -> Result<Sequences> {
-        let shape = self.shape();
-        let mut first = [KvCache::new(shape.n_layers, shape.kv_width)];
+        let mut first = [self.new_cache()];
         self.feed(&mut first, depth)?;
         let [first] = first;
         let mut caches = vec![first.clone(); count - 1];
@@ -165,7 +164,7 @@ impl Bench {
         let (after, all) = ((depth + tokens) as f64, (tokens + steps) as f64);
         let seen = all * (depth as f64 + (all + 1.0) / 2.0);
         let read = if tokens > 0 { after } else { 0.0 } + steps as f64 * (after + (steps as f64 + 1.0) / 2.0);
-        let cache_row = (2 * shape.kv_width * size_of::<f32>()) as f64;
+        let cache_row = self.cache_bytes_per_token() as f64;
         let mut operations: Vec<(Arithmetic, f64)> = Vec::new();
         let mut add = |arithmetic: Arithmetic, count: f64| match operations.iter_mut().find(|(a, _)| *a == arithmetic) {
             Some((_, sum)) => *sum += count,
@@ -180,14 +179,14 @@ impl Bench {
         }
         // A product with the key and one with the value of every row that is seen.
         add(Arithmetic::F32, 4.0 * shape.kv_width as f64 * layers * rows * seen);
-        Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * layers * cache_row * read, operations }
+        Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * cache_row * read, operations }
     }
 
     /// Bytes that so many sequences of so many tokens need beside the weights: cache, logits, and a pass's activations.
     pub(crate) fn bytes_of(&self, sequences: usize, tokens: usize) -> usize {
         const ACTIVATIONS: usize = 64 << 20; // a pass of 512 tokens at the widest layer of a 7B model
         let shape = self.shape();
-        let cache = [2, shape.n_layers, shape.kv_width, size_of::<f32>(), tokens];
+        let cache = [self.cache_bytes_per_token(), tokens];
         let logits = [2, shape.vocab_size, size_of::<f32>()];
         let product = |factors: &[usize]| factors.iter().fold(sequences, |product, n| product.saturating_mul(*n));
         product(&cache).saturating_add(product(&logits)).saturating_add(ACTIVATIONS)
@@ -221,6 +220,23 @@ impl Bench {
             batch.push(ids, cache, rows);
         }
         forward(self.model(), &mut batch)
+    }
+
+    fn new_cache(&self) -> KvCache {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.new_cache(),
+            Subject::Random { model, cache, .. } => KvCache::new(model.shape().n_layers, *cache),
+        }
+    }
+
+    /// Bytes of keys and values of a token, in all layers.
+    fn cache_bytes_per_token(&self) -> usize {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.info.cache_bytes_per_token,
+            Subject::Random { model, cache, .. } => {
+                2 * model.shape().n_layers * cache.bytes(model.shape().kv_width)
+            }
+        }
     }
 
     fn model(&self) -> &dyn Model {

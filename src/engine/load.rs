@@ -14,6 +14,7 @@ use super::line::check_finite;
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
+use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
@@ -235,7 +236,7 @@ pub struct Info {
 impl Loaded {
     pub(super) fn new_cache(&self) -> KvCache {
         let shape = self.model.shape();
-        KvCache::new(shape.n_layers, shape.kv_width)
+        KvCache::new(shape.n_layers, CacheType::F32)
     }
 
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`

@@ -94,7 +94,7 @@ impl Task {
     /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
     fn accept(&mut self, rows: &[&[f32]], loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
-            let cache = std::mem::replace(cache, KvCache::new(0, 0));
+            let cache = std::mem::take(cache);
             self.note_prompt(rows, cache.len())?;
             match rows.last() {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,

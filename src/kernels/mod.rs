@@ -13,13 +13,22 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
+mod cache;
+#[cfg(target_arch = "x86_64")]
+mod dense512;
 mod lanes;
 mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantized;
 mod roof;
+mod rope;
 mod rows;
 mod select;
 mod tiers;
@@ -27,9 +36,12 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
+pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
+pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
 pub use roof::Arithmetic;
+pub use rope::{Pairing, Rotary};
 pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
@@ -124,34 +136,6 @@ pub enum Activation {
     Tanh,
 }
 
-/// The shape of an attention layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Heads {
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
-    pub n_kv_heads: usize,
-    /// Numbers per head.
-    pub head_dim: usize,
-    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-}
-
-/// What one query token sees: rows `start..end` of its sequence's cache, which is kept in chunks of equal size.
-#[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// Each (chunk_rows, n_kv_heads * head_dim); the last may be shorter as long as it holds the rows seen.
-    pub keys: &'a [&'a [f32]],
-    /// Like `keys`.
-    pub values: &'a [&'a [f32]],
-    /// Rows per chunk.
-    pub chunk_rows: usize,
-    /// The first row seen.
-    pub start: usize,
-    /// One past the last row seen.
-    pub end: usize,
-}
-
 /// One of the matrices whose outputs stand side by side in y.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
@@ -195,11 +179,11 @@ type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 pub struct Kernels {
     name: &'static str,
     dense: Family,
-    quantized: Option<&'static Family>,
+    quantized: &'static Family,
     layer_norm: LayerNormFn,
     rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
-    attend: fn(&Heads, &[Span<'_>], &[f32], usize, &mut [f32]),
+    attend: fn(&Attend<'_>, &[f32], attention::Work<'_>),
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
 }
@@ -262,7 +246,7 @@ const INLINE_WORK: usize = 1 << 16;
 const PIECES_PER_THREAD: usize = 4;
 
 impl Kernels {
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -290,7 +274,7 @@ impl Kernels {
     /// The functions for weights like these.
     fn family(&self, w: &Matrix<'_>) -> &Family {
         match w.data {
-            Slice::Blocks(..) => self.quantized.expect("kernels for quantised weights"),
+            Slice::Blocks(..) => self.quantized,
             _ => &self.dense,
         }
     }
@@ -317,36 +301,6 @@ impl Kernels {
         pool.for_each(x.chunks_mut(len).collect(), |x| (self.activate)(activation, x));
     }
 
-    /// Attention of every query token over its own cached rows, softmax inside.
-    ///
-    /// `q` and `out` are (tokens, n_heads * head_dim), with one span for each token.
-    ///
-    /// # Panics
-    ///
-    /// When lengths do not fit, or a token sees nothing.
-    pub fn attend(&self, pool: &Pool, heads: &Heads, spans: &[Span<'_>], q: &[f32], out: &mut [f32]) {
-        let Heads { n_heads, n_kv_heads, head_dim, .. } = *heads;
-        assert!(
-            n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0 && head_dim > 0,
-            "{n_heads} heads of {head_dim} over {n_kv_heads} key-value heads"
-        );
-        assert_eq!(q.len(), spans.len() * n_heads * head_dim, "length of q with {} tokens", spans.len());
-        assert_eq!(out.len(), q.len(), "length of the output");
-        let mut work = 0;
-        for span in spans {
-            span.check(n_kv_heads * head_dim);
-            work += 2 * (span.end - span.start) * n_heads * head_dim;
-        }
-        let unit = n_heads / n_kv_heads * head_dim;
-        let units = out.len() / unit;
-        let pieces = self.pieces(pool, work);
-        let len = units.div_ceil(pieces).max(1);
-        // Whole tokens, four of them at a time, where there are enough: they share the reading of their cache.
-        let len = if spans.len() >= 4 * pieces { len.next_multiple_of(4 * n_kv_heads) } else { len };
-        let pieces = out.chunks_mut(len * unit).enumerate().collect();
-        pool.for_each(pieces, |(i, out)| (self.attend)(heads, spans, q, i * len, out));
-    }
-
     /// `out` = the same numbers as `f32`: one row of an embedding.
     ///
     /// # Panics
@@ -371,21 +325,6 @@ impl Kernels {
     /// The length of a piece of `len` elements in whole rows of `dim`, each element `cost` multiplications.
     fn piece_len(&self, pool: &Pool, len: usize, dim: usize, cost: usize) -> usize {
         len.div_ceil(self.pieces(pool, len * cost)).next_multiple_of(dim).max(dim)
-    }
-}
-
-impl Span<'_> {
-    /// Panics unless every row seen is there.
-    fn check(&self, width: usize) {
-        let Span { keys, values, chunk_rows, start, end } = *self;
-        assert!(chunk_rows > 0 && start < end, "span of rows {start}..{end} in chunks of {chunk_rows}");
-        let chunks = end.div_ceil(chunk_rows);
-        assert!(keys.len() >= chunks && values.len() >= chunks, "span up to row {end} needs {chunks} chunks");
-        for chunk in start / chunk_rows..chunks {
-            let rows = chunk_rows.min(end - chunk * chunk_rows);
-            let (keys, values) = (keys[chunk].len(), values[chunk].len());
-            assert!(keys.min(values) >= rows * width, "chunk {chunk} holds fewer than {rows} rows of {width}");
-        }
     }
 }
 

@@ -82,7 +82,6 @@ struct Block {
     c_fc: Linear,
     activation: Activation,
     mlp_c_proj: Linear,
-    n_embd: usize,
 }
 
 impl Gpt2 {
@@ -178,15 +177,13 @@ impl Block {
             c_fc: Linear::conv1d(&w.at("mlp.c_fc"), n_embd, n_inner)?,
             activation,
             mlp_c_proj: Linear::conv1d(&w.at("mlp.c_proj"), n_inner, n_embd)?,
-            n_embd,
         })
     }
 
     /// (tokens, n_embd) → (tokens, n_embd)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x, Before::Norm(&self.ln_1), None)?; // (tokens, 3 · n_embd)
-        let part = |index: usize| qkv.narrow(1, index * self.n_embd, self.n_embd);
-        let attended = self.attention.forward(&part(0)?, &part(1)?, &part(2)?, batch, layer)?;
+        let attended = self.attention.forward(&qkv, batch, layer)?;
         let x = self.attn_c_proj.forward(&attended, Before::Nothing, Some(x))?;
         let inner = self.c_fc.forward(&x, Before::Norm(&self.ln_2), None)?; // (tokens, n_inner)
         self.mlp_c_proj.forward(&inner, Before::Activation(self.activation), Some(&x))
