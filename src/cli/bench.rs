@@ -187,10 +187,15 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// What `--verbose` says of how the figures came about.
 fn explain(args: &Args, report: &Report) {
-    figure("roofs", "read: the middle of the passes over memory that ran beside the test; arithmetic: the fastest of several");
+    figure(
+        "roofs",
+        "read: the middle of the passes over memory that ran beside the test; arithmetic: the fastest of several",
+    );
     match report.first_token_ms {
         Some(_) => figure("first", first_token::DEFINITION),
-        None if args.random.is_some() => figure("first", "no time to a first token: random weights are made and not read"),
+        None if args.random.is_some() => {
+            figure("first", "no time to a first token: random weights are made and not read")
+        }
         None => figure("first", "no time to a first token: the program could not be started again"),
     }
     if report.tests.iter().all(|test| test.joules_per_token.is_none()) {

@@ -299,7 +299,11 @@ mod tests {
             for arithmetic in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8] {
                 let rate = kernels.arithmetic_rate(&pool, arithmetic);
                 assert_eq!(rate.is_some(), kernels.has(arithmetic));
-                assert!(rate.is_none_or(|rate| (1e7..1e15).contains(&rate)), "{} {arithmetic:?} {rate:?}", kernels.name());
+                assert!(
+                    rate.is_none_or(|rate| (1e7..1e15).contains(&rate)),
+                    "{} {arithmetic:?} {rate:?}",
+                    kernels.name()
+                );
             }
             assert!(kernels.has(Arithmetic::F32), "{}", kernels.name());
         }

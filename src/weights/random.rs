@@ -53,9 +53,9 @@ impl Random {
             Dtype::F16 => fill(&mut map[..bytes], pool, seed, |x| f16::from_f32(middle + x)),
             Dtype::Bf16 => fill(&mut map[..bytes], pool, seed, |x| bf16::from_f32(middle + x)),
         }
-        let map = map.make_read_only().map_err(|error| {
-            Error::setting("random", format!("cannot finish {}: {error}", quote(name)), "")
-        })?;
+        let map = map
+            .make_read_only()
+            .map_err(|error| Error::setting("random", format!("cannot finish {}: {error}", quote(name)), ""))?;
         let map = Arc::new(map);
         Ok(match self.dtype {
             Dtype::F32 => Stored::F32(Buffer::mapped(&map, 0..bytes)),

@@ -71,10 +71,17 @@ impl Baseline {
     /// The same tests must have run; the threads are seen when they have.
     pub(super) fn check_tests(&self, plan: &Plan) -> Result<()> {
         for test in &plan.tests {
-            let same = |(name, _, depth, batch): Key<'_>| (name, depth, batch) == (&*test.name(), test.depth, test.batch);
+            let same =
+                |(name, _, depth, batch): Key<'_>| (name, depth, batch) == (&*test.name(), test.depth, test.batch);
             if !keys(&self.report).any(same) {
                 let name = test.name();
-                let problem = format!("{} holds no test {} at depth {} in batches of {}", self.file, quote(&name), test.depth, test.batch);
+                let problem = format!(
+                    "{} holds no test {} at depth {} in batches of {}",
+                    self.file,
+                    quote(&name),
+                    test.depth,
+                    test.batch
+                );
                 return Err(usage(problem, "run the tests that were saved; the file's `command` says how"));
             }
         }
@@ -186,7 +193,8 @@ mod tests {
 
     #[test]
     fn the_gate_fails_only_beyond_its_limit() {
-        let check = |ratios: &[f64], passes: bool| assert_eq!(comparison(ratios).judge(5.0).is_ok(), passes, "{ratios:?}");
+        let check =
+            |ratios: &[f64], passes: bool| assert_eq!(comparison(ratios).judge(5.0).is_ok(), passes, "{ratios:?}");
         check(&[1.2, 1.0, 0.96], true);
         check(&[0.951], true);
         check(&[1.2, 0.949], false);

@@ -158,9 +158,8 @@ impl Probe {
             (0..LOOKS).filter_map(|_| kernels.arithmetic_rate(pool, arithmetic)).max_by(|a, b| a.total_cmp(b))
         };
         let alone = |_| kernels::Pool::new(std::num::NonZeroUsize::new(1)).ok();
-        let read_1t = alone(()).and_then(|pool| {
-            median(&(0..PASSES).map(|_| kernels.read_rate(&pool, &self.data)).collect::<Vec<f64>>())
-        });
+        let read_1t = alone(())
+            .and_then(|pool| median(&(0..PASSES).map(|_| kernels.read_rate(&pool, &self.data)).collect::<Vec<f64>>()));
         Rates {
             threads: pool.threads(),
             read: self.read(bench),

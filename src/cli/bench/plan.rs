@@ -63,8 +63,7 @@ impl Plan {
         for depth in &args.depth {
             for batch in &args.batch {
                 for (prompt, generate) in &work {
-                    let test =
-                        Test { prompt: *prompt, generate: *generate, depth: *depth, batch: usize::from(*batch) };
+                    let test = Test { prompt: *prompt, generate: *generate, depth: *depth, batch: usize::from(*batch) };
                     if !tests.contains(&test) {
                         tests.push(test);
                     }
@@ -79,7 +78,13 @@ impl Plan {
             return Err(usage(problem, "name tests with `-p`, `-n` or `--pg`, and a depth below the context"));
         }
         for test in &tests {
-            let setting = if test.depth > 0 { "depth" } else if test.prompt > 0 { "prompt" } else { "generate" };
+            let setting = if test.depth > 0 {
+                "depth"
+            } else if test.prompt > 0 {
+                "prompt"
+            } else {
+                "generate"
+            };
             check_context(setting, test.end(), context)?;
         }
         check_memory(&tests, &subject.bench)?;
