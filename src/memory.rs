@@ -173,7 +173,7 @@ fn probe<T: Copy + Send + Sync + Default>(
 }
 
 /// Bytes of all last-level caches together, as Linux lists them.
-fn caches(root: &Path) -> Option<u64> {
+pub(crate) fn caches(root: &Path) -> Option<u64> {
     let mut largest: BTreeMap<u32, BTreeMap<String, u64>> = BTreeMap::new(); // level → who shares it → bytes
     for cpu in std::fs::read_dir(root.join("sys/devices/system/cpu")).ok()?.flatten() {
         for index in std::fs::read_dir(cpu.path().join("cache")).into_iter().flatten().flatten() {

@@ -39,8 +39,12 @@ pub(super) struct MachineArgs {
 impl MachineArgs {
     /// Loads a model onto this machine.
     pub(super) fn load(&self, model: &str) -> Result<Engine> {
-        let mut builder =
-            Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
+        self.load_with(model, self.threads.unwrap_or(0).into())
+    }
+
+    /// The same, with another number of threads.
+    pub(super) fn load_with(&self, model: &str, threads: usize) -> Result<Engine> {
+        let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(threads);
         if let Some(hub) = self.hub.open_for(model)? {
             builder = builder.hub(hub);
         }

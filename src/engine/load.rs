@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::Engine;
+use super::bench::Work;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::check_finite;
@@ -14,7 +15,7 @@ use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
 use crate::kernels::CacheType;
-use crate::models::{Config, Model};
+use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
 use crate::text::Tokenizer;
@@ -120,14 +121,7 @@ impl EngineBuilder {
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
-        let context = self.context.unwrap_or(shape.context);
-        if context < 2 || context > shape.context {
-            return Err(Error::setting(
-                "context",
-                format!("is {context}, expected from 2 to {}, the model's own", shape.context),
-                "",
-            ));
-        }
+        let context = context_of(&shape, self.context)?;
         let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
         let mut warnings = defaults.warnings.clone();
         warnings.extend(weights.warnings());
@@ -149,10 +143,24 @@ impl EngineBuilder {
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
-        let loaded =
-            Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
+        let work = Work::of(&weights, model.shape());
+        let tokenizer = Arc::new(tokenizer);
+        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
+}
+
+/// Most tokens of a sequence, as the user or the model says.
+pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> {
+    let context = wanted.unwrap_or(shape.context);
+    if context < 2 || context > shape.context {
+        return Err(Error::setting(
+            "context",
+            format!("is {context}, expected from 2 to {}, the model's own", shape.context),
+            "",
+        ));
+    }
+    Ok(context)
 }
 
 fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {
@@ -186,6 +194,9 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// What a token costs; only `bench` asks.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(super) work: Work,
 }
 
 /// What is known of a loaded model.
@@ -254,8 +265,13 @@ impl Loaded {
 
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let logits = self.model.forward(batch)?;
-        batch.commit();
-        Ok(logits.flatten_all()?.to_vec1()?)
+        forward(&*self.model, batch)
     }
+}
+
+/// One forward pass: the wanted rows of logits, each (vocabulary).
+pub(super) fn forward(model: &dyn Model, batch: &mut Batch) -> Result<Vec<f32>> {
+    let logits = model.forward(batch)?;
+    batch.commit();
+    Ok(logits.flatten_all()?.to_vec1()?)
 }

@@ -127,27 +127,51 @@ trait Rows {
 
     /// # Safety
     ///
-    /// Sixteen blocks begin at `at`, `stride` bytes from each other. The same holds for `raw`.
-    unsafe fn header(at: *const u8, stride: usize) -> Self::Header;
-    unsafe fn raw(at: *const u8, stride: usize, group: usize) -> Self::Raw;
+    /// `at` are sixteen whole blocks. The same holds for `raw`.
+    unsafe fn header(at: Sixteen) -> Self::Header;
+    unsafe fn raw(at: Sixteen, group: usize) -> Self::Raw;
     unsafe fn unit(header: &Self::Header, raw: &Self::Raw, group: usize, i: usize) -> Weights<Self::Extra>;
+}
+
+/// Where sixteen rows lie.
+#[derive(Clone, Copy)]
+struct Sixteen {
+    /// The first one.
+    at: *const u8,
+    /// Bytes from each to the next.
+    stride: usize,
+    /// The lanes of the second, third and last quarter of a vector, in a form that the compiler does not see through: it
+    /// would make a load and a shuffle of each masked load.
+    quarters: [__mmask16; 3],
+}
+
+impl Sixteen {
+    fn new(at: *const u8, stride: usize) -> Sixteen {
+        Sixteen { at, stride, quarters: std::hint::black_box([0x00f0, 0x0f00, 0xf000]) }
+    }
+
+    #[inline(always)]
+    fn add(self, bytes: usize) -> Sixteen {
+        Sixteen { at: self.at.wrapping_add(bytes), ..self }
+    }
 }
 
 /// 16 bytes of 16 rows: vector i, lane r holds bytes `4 * i..4 * i + 4` of row r.
 ///
 /// # Safety
 ///
-/// 16 bytes can be read at `at` and at each of the next 15 multiples of `stride` from there.
+/// 16 bytes of each row can be read.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
-unsafe fn transpose(at: *const u8, stride: usize) -> [__m512i; 4] {
+unsafe fn transpose(rows: Sixteen) -> [__m512i; 4] {
+    let Sixteen { at, stride, quarters: [second, third, last] } = rows;
     // SAFETY: the caller's promise.
     let four = |j: usize| unsafe {
         let row = |i: usize| _mm_loadu_si128(at.add((j + i) * stride).cast());
         let v = _mm512_castsi128_si512(row(0));
-        let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, row(4));
-        let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, row(8));
-        _mm512_mask_broadcast_i32x4(v, 0xf000, row(12))
+        let v = _mm512_mask_broadcast_i32x4(v, second, row(4));
+        let v = _mm512_mask_broadcast_i32x4(v, third, row(8));
+        _mm512_mask_broadcast_i32x4(v, last, row(12))
     };
     let [a, b, c, d] = [four(0), four(1), four(2), four(3)];
     let [ab, cd] = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
@@ -164,34 +188,13 @@ unsafe fn transpose(at: *const u8, stride: usize) -> [__m512i; 4] {
 ///
 /// # Safety
 ///
-/// As for `transpose`, of 32 bytes.
+/// 32 bytes of each row can be read.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
-unsafe fn transpose_32(at: *const u8, stride: usize) -> [__m512i; 8] {
+unsafe fn transpose_32(rows: Sixteen) -> [__m512i; 8] {
     // SAFETY: the caller's promise.
-    let ([a, b, c, d], [e, f, g, h]) = unsafe { (transpose(at, stride), transpose(at.add(16), stride)) };
+    let ([a, b, c, d], [e, f, g, h]) = unsafe { (transpose(rows), transpose(rows.add(16))) };
     [a, b, c, d, e, f, g, h]
-}
-
-/// Four bytes of 16 rows.
-///
-/// # Safety
-///
-/// As for `transpose`, of 4 bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-#[inline]
-unsafe fn gather(at: *const u8, stride: usize) -> __m512i {
-    // Four chains, since each load is merged into the vector before.
-    // SAFETY: the caller's promise.
-    let four = |j: usize| unsafe {
-        let row = |i: usize| at.add((j + i) * stride).cast::<i32>().read_unaligned();
-        let v = _mm512_maskz_set1_epi32(1 << j, row(0));
-        let v = _mm512_mask_set1_epi32(v, 2 << j, row(1));
-        let v = _mm512_mask_set1_epi32(v, 4 << j, row(2));
-        _mm512_mask_set1_epi32(v, 8 << j, row(3))
-    };
-    let [a, b, c, d] = [four(0), four(4), four(8), four(12)];
-    _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d))
 }
 
 /// The numbers whose half precision is in the lower 16 bits of each lane.
@@ -242,16 +245,16 @@ impl Rows for Q4_0 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn header(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn header(at: Sixteen) -> __m512 {
         // SAFETY: the caller's promise.
-        half(unsafe { gather(at, stride) })
+        half(unsafe { transpose(at) }[0])
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn raw(at: *const u8, stride: usize, _: usize) -> [__m512i; 8] {
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
         // SAFETY: the caller's promise.
-        nibbles(unsafe { transpose(at.add(2), stride) })
+        nibbles(unsafe { transpose(at.add(2)) })
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
@@ -274,17 +277,17 @@ impl Rows for Q8_0 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn header(at: *const u8, stride: usize) -> __m512 {
+    unsafe fn header(at: Sixteen) -> __m512 {
         // SAFETY: the caller's promise.
-        half(unsafe { gather(at, stride) })
+        half(unsafe { transpose(at) }[0])
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn raw(at: *const u8, stride: usize, _: usize) -> [__m512i; 8] {
+    unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
         let sign = _mm512_set1_epi8(-128);
         // SAFETY: the caller's promise.
-        unsafe { transpose_32(at.add(2), stride) }.map(|v| _mm512_xor_si512(v, sign))
+        unsafe { transpose_32(at.add(2)) }.map(|v| _mm512_xor_si512(v, sign))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
@@ -313,16 +316,16 @@ impl Rows for Q4K {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn header(at: *const u8, stride: usize) -> Scales {
+    unsafe fn header(at: Sixteen) -> Scales {
         // SAFETY: the caller's promise.
-        six_bit_scales(unsafe { transpose(at, stride) })
+        six_bit_scales(unsafe { transpose(at) })
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn raw(at: *const u8, stride: usize, group: usize) -> [__m512i; 8] {
+    unsafe fn raw(at: Sixteen, group: usize) -> [__m512i; 8] {
         // SAFETY: the caller's promise.
-        unsafe { transpose_32(at.add(16 + 32 * group), stride) }
+        unsafe { transpose_32(at.add(16 + 32 * group)) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
@@ -370,22 +373,22 @@ impl Rows for Q6K {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn header(at: *const u8, stride: usize) -> (__m512, [__m512i; 16]) {
-        // The last two of four bytes, so that none is read past the block.
+    unsafe fn header(at: Sixteen) -> (__m512, [__m512i; 16]) {
+        // The last two of sixteen bytes, so that none is read past the block.
         // SAFETY: the caller's promise.
-        let d = half(_mm512_srli_epi32::<16>(unsafe { gather(at.add(206), stride) }));
+        let d = half(_mm512_srli_epi32::<16>(unsafe { transpose(at.add(194)) }[3]));
         // SAFETY: the caller's promise.
-        (d, signed_bytes(unsafe { transpose(at.add(192), stride) }))
+        (d, signed_bytes(unsafe { transpose(at.add(192)) }))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
-    unsafe fn raw(at: *const u8, stride: usize, group: usize) -> Self::Raw {
+    unsafe fn raw(at: Sixteen, group: usize) -> Self::Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let low = at.add(64 * group);
-            let nibbles = [transpose_32(low, stride), transpose_32(low.add(32), stride)];
-            (nibbles, transpose_32(at.add(128 + 32 * group), stride))
+            let nibbles = [transpose_32(low), transpose_32(low.add(32))];
+            (nibbles, transpose_32(at.add(128 + 32 * group)))
         }
     }
 
@@ -481,17 +484,24 @@ unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
         None => zero,
     };
     let mut isums = [[zero; VECTORS]; ROWS];
+    // The sums of the first 16 numbers, where they have a scale of their own or a single chain would be too slow.
     let mut part = [[zero; VECTORS]; ROWS];
+    let split = F::Extra::HALVES || VECTORS * ROWS == 1;
     for r in 0..ROWS {
         isums[r] = [start(r, if F::Extra::HALVES { MINUS_LOW } else { MINUS_SUM }); VECTORS];
     }
     for i in 0..8 {
-        if F::Extra::HALVES && i == 4 {
+        if split && i == 4 {
+            part = isums;
             for r in 0..ROWS {
-                for v in 0..VECTORS {
-                    part[r][v] = _mm512_mullo_epi32(isums[r][v], w[v].extra.scales()[0]);
+                isums[r] = [if F::Extra::HALVES { start(r, MINUS_HIGH) } else { zero }; VECTORS];
+            }
+            if F::Extra::HALVES {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        part[r][v] = _mm512_mullo_epi32(part[r][v], w[v].extra.scales()[0]);
+                    }
                 }
-                isums[r] = [start(r, MINUS_HIGH); VECTORS];
             }
         }
         for r in 0..ROWS {
@@ -509,7 +519,10 @@ unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
         for v in 0..VECTORS {
             let mut isum = isums[r][v];
             if F::Extra::HALVES {
-                isum = _mm512_add_epi32(_mm512_mullo_epi32(isum, w[v].extra.scales()[1]), part[r][v]);
+                isum = _mm512_mullo_epi32(isum, w[v].extra.scales()[1]);
+            }
+            if split {
+                isum = _mm512_add_epi32(isum, part[r][v]);
             }
             let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), w[v].scale);
             sums[r][v] = _mm512_fmadd_ps(scaled, scale, sums[r][v]);
@@ -653,16 +666,17 @@ unsafe fn fused<F: Rows, const ROWS: usize>(
     out: &Out<'_>,
 ) {
     let stride = blocks * F::BYTES;
+    let rows = Sixteen::new(w, stride);
     let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
     let mut sums = [[_mm512_setzero_ps(); 1]; ROWS];
     let mut a = first;
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = w.add(block * F::BYTES);
-            let header = F::header(at, stride);
+            let at = rows.add(block * F::BYTES);
+            let header = F::header(at);
             for group in 0..F::UNITS / F::GROUP {
-                let raw = F::raw(at, stride, group);
+                let raw = F::raw(at, group);
                 for i in 0..F::GROUP {
                     prefetch(ahead, LANES * F::BYTES / F::UNITS);
                     ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);
@@ -690,6 +704,7 @@ unsafe fn fused_many<F: Rows>(
     out: &Out<'_>,
 ) {
     let stride = blocks * F::BYTES;
+    let rows = Sixteen::new(w, stride);
     let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
     let mut sums = [[[_mm512_setzero_ps(); 1]; 1]; FEW_ROWS];
     let sums = &mut sums[..x.rows];
@@ -697,10 +712,10 @@ unsafe fn fused_many<F: Rows>(
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = w.add(block * F::BYTES);
-            let header = F::header(at, stride);
+            let at = rows.add(block * F::BYTES);
+            let header = F::header(at);
             for group in 0..F::UNITS / F::GROUP {
-                let raw = F::raw(at, stride, group);
+                let raw = F::raw(at, group);
                 for i in 0..F::GROUP {
                     prefetch(ahead, LANES * F::BYTES / F::UNITS);
                     ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);
@@ -727,15 +742,16 @@ fn lanes(v: __m512) -> Lanes {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 unsafe fn unpack<F: Rows, const APART: usize>(w: *const u8, blocks: usize, to: *mut Weights<F::Extra>) {
     let stride = blocks * F::BYTES;
+    let rows = Sixteen::new(w, stride);
     let mut ahead = w.wrapping_add((LANES * stride).max(AHEAD));
     let mut to = to;
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = w.add(block * F::BYTES);
-            let header = F::header(at, stride);
+            let at = rows.add(block * F::BYTES);
+            let header = F::header(at);
             for group in 0..F::UNITS / F::GROUP {
-                let raw = F::raw(at, stride, group);
+                let raw = F::raw(at, group);
                 for i in 0..F::GROUP {
                     prefetch(ahead, LANES * F::BYTES / F::UNITS);
                     ahead = ahead.wrapping_add(LANES * F::BYTES / F::UNITS);

@@ -102,7 +102,27 @@ pub(super) fn interleave(rows: [Lanes; 4]) -> [Lanes; 4] {
 
 /// A number as a weight file stores it, and the `f32` that has exactly its value.
 pub(super) trait Element: Copy {
+    const ZERO: Self;
+
+    /// Whether pairs of neighbouring inputs are added second one first; see `matmul.rs`.
+    const PAIRS: bool = false;
+
     fn widen(self) -> f32;
+
+    /// Sixteen at once, in the order in which they are added up: of pairs, those of each eight that come second before
+    /// those that come first.
+    #[inline(always)]
+    fn in_order(from: &[Self; LANES]) -> Lanes {
+        let lanes = Self::widen_lanes(from);
+        if !Self::PAIRS {
+            return lanes;
+        }
+        let mut ordered = [0.0; LANES];
+        for i in 0..LANES {
+            ordered[i] = lanes.0[i / 8 * 8 + i % 4 * 2 + (i / 4 % 2 ^ 1)];
+        }
+        Lanes(ordered)
+    }
 
     /// Sixteen at once.
     #[inline(always)]
@@ -143,6 +163,8 @@ impl Half for f16 {
 }
 
 impl Element for f32 {
+    const ZERO: f32 = 0.0;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -155,6 +177,9 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    const ZERO: bf16 = bf16::ZERO;
+    const PAIRS: bool = true;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -162,6 +187,8 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    const ZERO: f16 = f16::ZERO;
+
     /// Without branches, so that sixteen of them become a few vector instructions. `half`'s own conversion asks for
     /// the CPU's features on every call and cannot be inlined into a vector loop.
     #[inline(always)]

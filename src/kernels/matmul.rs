@@ -4,8 +4,14 @@
 //! thread and tier:
 //!
 //! * `Layout::OutIn`: four partial sums per output, over the inputs 0, 4, 8, … then 1, 5, 9, … and so on, the inputs
-//!   padded with zeros to a multiple of four; then `(p0 + p1) + (p2 + p3) + bias`.
-//! * `Layout::InOut`: one sum over the inputs in sequence, then `+ bias`.
+//!   padded with zeros to a multiple of four; then `(p0 + p1) + (p2 + p3)`.
+//! * `Layout::InOut`: one sum over the inputs in sequence.
+//!
+//! With `bf16` weights x is rounded to `bf16` ([`round`]) and pairs of neighbouring inputs take the place of single ones:
+//! each adds its second product to the sum, rounds, then its first. That is what the instruction `vdpbf16ps` does, so
+//! that the tier which has it is twice as fast with the same bits; the others go through the inputs in that order
+//! ([`Element::in_order`], [`stored_row`]). One difference remains: the instruction makes zeros of numbers below
+//! 2^-126 on the way.
 //!
 //! The rows of `x` come in panels of a few rows each, laid out in the order in which they are read ([`pack`]). Weights
 //! are read as they are stored; where many rows use them, a strip of them is first copied, widened, into a small buffer
@@ -15,8 +21,9 @@
 //! memory instead of registers.
 
 use std::cell::RefCell;
-
 use std::ops::Range;
+
+use half::bf16;
 
 use super::lanes::{Element, Half, LANES, Lanes, interleave};
 use super::product::{Out, Panels};
@@ -57,13 +64,67 @@ pub(super) fn panel_rows<const ROWS: usize>(w: &Matrix<'_>, rows: usize) -> usiz
 
 /// Bytes of a panel.
 pub(super) fn panel_bytes(w: &Matrix<'_>, panel_rows: usize) -> usize {
-    (panel_len(w.inputs, panel_rows) * size_of::<f32>()).next_multiple_of(64)
+    (panel_len(padded_inputs(w), panel_rows) * size_of::<f32>()).next_multiple_of(64)
+}
+
+/// The inputs that a row of a panel has: with `bf16` whole pairs, and whole fours of them for `Layout::OutIn`.
+fn padded_inputs(w: &Matrix<'_>) -> usize {
+    match (w.data, w.layout) {
+        (Slice::Bf16(_), Layout::OutIn) => w.inputs.next_multiple_of(8),
+        (Slice::Bf16(_), Layout::InOut) => w.inputs.next_multiple_of(2),
+        _ => w.inputs,
+    }
+}
+
+/// The nearest number that `bf16` has, to even where two are as near. Numbers below 2^-56 become zero, so that products with
+/// weights from 2^-70 on are numbers that every CPU computes with at full precision.
+#[inline(always)]
+pub(super) fn round(x: f32) -> bf16 {
+    /// The bits of 2^-56.
+    const LEAST: u32 = (127 - 56) << 23;
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    let nearest = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
+    let quiet = (bits >> 16) | 0x40; // NaN, which must not round to infinity
+    let some = if magnitude > 0x7f80_0000 { quiet } else { nearest };
+    bf16::from_bits(if magnitude < LEAST { 0 } else { some as u16 })
+}
+
+/// Where the weights of input `i` lie if pairs are gone through second input first.
+#[inline(always)]
+fn stored_row<E: Element>(i: usize) -> usize {
+    if E::PAIRS { i ^ 1 } else { i }
 }
 
 /// Rows as a panel of (inputs / P, panel_rows, P), where P is 4 for `Layout::OutIn` and 1 for `Layout::InOut`.
+#[inline(always)]
 pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
-    let panel = &mut bytemuck::cast_slice_mut(to)[..panel_len(w.inputs, panel_rows)];
-    pack(w.layout, x, w.inputs, w.inputs, panel_rows, panel);
+    let inputs = padded_inputs(w);
+    let panel = &mut bytemuck::cast_slice_mut(to)[..panel_len(inputs, panel_rows)];
+    let Slice::Bf16(_) = w.data else {
+        return pack(w.layout, x, inputs, inputs, panel_rows, panel);
+    };
+    let mut rounded = WIDE.take();
+    rounded.clear();
+    rounded.resize(x.len() / w.inputs * inputs, 0.0);
+    for (to, x) in rounded.chunks_exact_mut(inputs).zip(x.chunks_exact(w.inputs)) {
+        match w.layout {
+            Layout::OutIn => {
+                for (to, x) in to.as_chunks_mut::<8>().0.iter_mut().zip(x.chunks(8)) {
+                    for (i, x) in x.iter().enumerate() {
+                        to[(i % 2 ^ 1) * 4 + i / 2] = round(*x).widen();
+                    }
+                }
+            }
+            Layout::InOut => {
+                for (i, x) in x.iter().enumerate() {
+                    to[i ^ 1] = round(*x).widen();
+                }
+            }
+        }
+    }
+    pack(w.layout, &rounded, inputs, inputs, panel_rows, panel);
+    WIDE.set(rounded);
 }
 
 /// Whole vectors and tiles: 64 columns are four vectors of Conv1D, 16 are a tile of the other layout.
@@ -77,6 +138,7 @@ pub(super) fn panel_len(inputs: usize, height: usize) -> usize {
 }
 
 /// Packs up to `height` rows of `x`, which begin `apart` elements from each other, into a panel.
+#[inline(always)]
 pub(super) fn pack(layout: Layout, x: &[f32], apart: usize, inputs: usize, height: usize, panel: &mut [f32]) {
     if x.len() < apart * height || !inputs.is_multiple_of(4) {
         panel.fill(0.0);
@@ -117,13 +179,14 @@ pub(super) fn matmul<H: Half, const VECTORS: usize, const ROWS: usize>(
     match w.data {
         Slice::F32(data) => by_layout::<f32, VECTORS, ROWS>(data, w, x, columns, out),
         Slice::F16(data) => by_layout::<H, VECTORS, ROWS>(H::view(data), w, x, columns, out),
-        Slice::Bf16(data) => by_layout::<half::bf16, VECTORS, ROWS>(data, w, x, columns, out),
+        Slice::Bf16(data) => by_layout::<bf16, VECTORS, ROWS>(data, w, x, columns, out),
         Slice::Blocks(..) => unreachable!("the family of quantised weights multiplies these"),
     }
 }
 
+/// The same for one kind of weights.
 #[inline(always)]
-fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
+pub(super) fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
     data: &[E],
     w: &Matrix<'_>,
     x: Panels<'_>,
@@ -135,7 +198,7 @@ fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
     let x = Rows {
         data: panels,
         apart: x.panel_bytes / size_of::<f32>(),
-        len: panel_len(w.inputs, x.panel_rows),
+        len: panel_len(padded_inputs(w), x.panel_rows),
         height: x.panel_rows,
     };
     match w.layout {
@@ -150,7 +213,11 @@ fn by_layout<E: Element, const VECTORS: usize, const ROWS: usize>(
         Layout::InOut => {
             let data = &data[columns.start..];
             match x.height {
-                1 => in_out_row(data, w.outputs, &x.data[..w.inputs], y),
+                1 => in_out_row(data, w, &x.data[..padded_inputs(w)], y),
+                DIRECT_ROWS if E::PAIRS => {
+                    let done = in_out_tiled::<E, VECTORS, DIRECT_ROWS>(data, w, 0, x, y);
+                    in_out_tail::<E, DIRECT_ROWS>(data, w, done, x, y);
+                }
                 DIRECT_ROWS => {
                     let done = in_out_direct::<E, 4, DIRECT_ROWS>(data, w, 0, x, y);
                     let done = in_out_direct::<E, 1, DIRECT_ROWS>(data, w, done, x, y);
@@ -228,8 +295,9 @@ fn out_in_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
     y: &Place<'_>,
 ) {
     let width = y.width();
-    let mut buffer = take_strip(inputs.div_ceil(4) * VECTORS);
-    let packed = buffer[..inputs.div_ceil(4) * VECTORS].as_chunks_mut::<VECTORS>().0;
+    let steps = if E::PAIRS { inputs.div_ceil(8) * 2 } else { inputs.div_ceil(4) };
+    let mut buffer = take_strip(steps * VECTORS);
+    let packed = buffer[..steps * VECTORS].as_chunks_mut::<VECTORS>().0;
     for column in (0..width).step_by(4 * VECTORS) {
         for vector in 0..VECTORS {
             let row = |i: usize| weight_row(data, inputs, column + 4 * vector + i);
@@ -251,14 +319,16 @@ fn weight_row<E>(data: &[E], inputs: usize, column: usize) -> &[E] {
 
 /// [in, out] for one row: the weights stream by once, eight inputs at a time, while `y` stays in the L1 cache.
 #[inline(always)]
-fn in_out_row<E: Element>(data: &[E], outputs: usize, x: &[f32], place: &Place<'_>) {
+fn in_out_row<E: Element>(data: &[E], w: &Matrix<'_>, x: &[f32], place: &Place<'_>) {
     /// Columns whose widened weights, eight rows of them, fill half of a 48 KiB L1 cache.
     const BLOCK: usize = 768;
     let mut sums = SUMS.take();
     sums.clear();
     sums.resize(place.width(), 0.0);
     let y = &mut sums[..];
-    let (blocks, rest) = x.as_chunks::<8>();
+    let outputs = w.outputs;
+    let (blocks, rest) = x.split_at(w.inputs / 8 * 8);
+    let blocks = blocks.as_chunks::<8>().0;
     // Weights that are not f32 are widened into the L1 cache first, a block of columns at a time.
     let mut buffer = WIDE.take();
     buffer.resize(8 * BLOCK, 0.0);
@@ -267,7 +337,7 @@ fn in_out_row<E: Element>(data: &[E], outputs: usize, x: &[f32], place: &Place<'
             let mut rows: [&[f32]; 8] = [&[]; 8];
             let buffers = buffer.chunks_exact_mut(BLOCK);
             for (i, (row, buffer)) in rows.iter_mut().zip(buffers).enumerate() {
-                let weights = &data[(8 * block + i) * outputs + BLOCK * columns..][..y.len()];
+                let weights = &data[(8 * block + stored_row::<E>(i)) * outputs + BLOCK * columns..][..y.len()];
                 *row = E::widen_into(weights, 8 * outputs, buffer);
             }
             stream_eight(rows, x, y);
@@ -275,8 +345,13 @@ fn in_out_row<E: Element>(data: &[E], outputs: usize, x: &[f32], place: &Place<'
     }
     WIDE.set(buffer);
     for (i, x) in rest.iter().enumerate() {
-        for (y, w) in y.iter_mut().zip(&data[(8 * blocks.len() + i) * outputs..]) {
-            *y = w.widen().mul_add(*x, *y);
+        let row = 8 * blocks.len() + stored_row::<E>(i);
+        if row < w.inputs {
+            for (y, w) in y.iter_mut().zip(&data[row * outputs..]) {
+                *y = w.widen().mul_add(*x, *y);
+            }
+        } else {
+            y.iter_mut().for_each(|y| *y += 0.0); // the other half of the last pair
         }
     }
     let (chunks, last) = y.as_chunks::<LANES>();
@@ -343,11 +418,17 @@ fn in_out_tiled<E: Element, const VECTORS: usize, const ROWS: usize>(
 ) -> usize {
     let width = y.width();
     let mut column = done;
-    let mut buffer = take_strip(w.inputs * VECTORS);
-    let packed = buffer[..w.inputs * VECTORS].as_chunks_mut::<VECTORS>().0;
+    let inputs = padded_inputs(w);
+    let mut buffer = take_strip(inputs * VECTORS);
+    let packed = buffer[..inputs * VECTORS].as_chunks_mut::<VECTORS>().0;
     while column + VECTORS * LANES <= width {
-        for (packed, row) in packed.iter_mut().zip(data[column..].chunks(w.outputs)) {
-            for (packed, weights) in packed.iter_mut().zip(row.as_chunks::<LANES>().0) {
+        for (i, packed) in packed.iter_mut().enumerate() {
+            let row = stored_row::<E>(i);
+            if row >= w.inputs {
+                *packed = [Lanes::ZERO; VECTORS];
+                continue;
+            }
+            for (packed, weights) in packed.iter_mut().zip(data[row * w.outputs + column..].as_chunks::<LANES>().0) {
                 *packed = Lanes::load(weights);
             }
         }
@@ -367,9 +448,10 @@ fn in_out_tail<E: Element, const ROWS: usize>(data: &[E], w: &Matrix<'_>, done: 
     for (row, panel) in x.panels() {
         for r in 0..ROWS.min(y.rows - row) {
             for column in done..y.width() {
-                let mut sum = 0.0;
-                for (w, x) in data[column..].iter().step_by(w.outputs).zip(steps_of::<1, ROWS>(panel)) {
-                    sum = w.widen().mul_add(x[r][0], sum);
+                let mut sum = 0.0f32;
+                for (i, x) in steps_of::<1, ROWS>(panel).iter().take(padded_inputs(w)).enumerate() {
+                    let at = stored_row::<E>(i) * w.outputs + column;
+                    sum = data.get(at).map_or(0.0, |w| w.widen()).mul_add(x[r][0], sum);
                 }
                 y.out.store(row + r, y.columns.start + column, sum);
             }
@@ -470,7 +552,7 @@ fn pack_interleaved<E: Element, const VECTORS: usize>(
         for row in [a, b, c, d] {
             prefetch(row, ahead);
         }
-        let steps = interleave([Lanes::load(a), Lanes::load(b), Lanes::load(c), Lanes::load(d)]);
+        let steps = interleave([E::in_order(a), E::in_order(b), E::in_order(c), E::in_order(d)]);
         for s in 0..4 {
             block[s][vector] = steps[s];
         }
@@ -486,11 +568,9 @@ fn pack_interleaved<E: Element, const VECTORS: usize>(
 /// The last few of a row, widened, with zeros behind them.
 #[inline(always)]
 fn padded<E: Element>(rest: &[E]) -> Lanes {
-    let mut out = Lanes::ZERO;
-    for (out, from) in out.0.iter_mut().zip(rest) {
-        *out = from.widen();
-    }
-    out
+    let mut all = [E::ZERO; LANES];
+    all[..rest.len()].copy_from_slice(rest);
+    E::in_order(&all)
 }
 
 /// Adds up the four partial sums of each output and stores those that exist.
@@ -534,4 +614,131 @@ fn take_strip(len: usize) -> Vec<Lanes> {
         strip.resize(len, Lanes::ZERO);
     }
     strip
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use half::f16;
+
+    use super::super::{Before, Part, Pool, available};
+    use super::*;
+
+    /// A repeatable stream of numbers of all magnitudes from 2^-12 to 2^12.
+    fn numbers(seed: u32, len: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        };
+        (0..len).map(|_| (next() as i32 as f32 / (1u32 << 31) as f32) * ((next() % 25) as f32 - 12.0).exp2()).collect()
+    }
+
+    /// One output as the head of this file says it is added up.
+    fn in_documented_order(w: &Matrix<'_>, output: usize, x: &[f32]) -> f32 {
+        let weight = |input: usize| {
+            let at = match w.layout {
+                Layout::OutIn => output * w.inputs + input,
+                Layout::InOut => input * w.outputs + output,
+            };
+            match w.data {
+                Slice::F32(data) => data[at],
+                Slice::F16(data) => data[at].to_f32(),
+                Slice::Bf16(data) => data[at].to_f32(),
+                Slice::Blocks(..) => unreachable!(),
+            }
+        };
+        let pairs = matches!(w.data, Slice::Bf16(_));
+        let depth = if pairs { 2 } else { 1 };
+        let chains = if w.layout == Layout::OutIn { 4 } else { 1 };
+        let mut sums = [0.0f32; 4];
+        for step in 0..w.inputs.next_multiple_of(depth * chains) / depth {
+            for input in (step * depth..(step + 1) * depth).rev() {
+                let (w, x) = if input < w.inputs { (weight(input), x[input]) } else { (0.0, 0.0) };
+                let x = if !pairs || x.abs() >= 2f32.powi(-56) { x } else { 0.0 };
+                let x = if pairs { bf16::from_f32(x).to_f32() } else { x };
+                sums[step % chains] = w.mul_add(x, sums[step % chains]);
+            }
+        }
+        if chains == 1 { sums[0] } else { (sums[0] + sums[1]) + (sums[2] + sums[3]) }
+    }
+
+    fn check(layout: Layout, rows: usize, inputs: usize, outputs: usize) {
+        let w = numbers((rows * 31 + inputs * 17 + outputs) as u32, inputs * outputs);
+        let w16: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
+        let wb: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        let mut x = numbers((rows + inputs + outputs) as u32, rows * inputs);
+        for (i, x) in x.iter_mut().enumerate().filter(|(i, _)| i % 13 == 5) {
+            *x *= 2f32.powi(-50 - (i % 10) as i32); // some are below what `round` keeps
+        }
+        for data in [Slice::F32(&w), Slice::F16(&w16), Slice::Bf16(&wb)] {
+            let matrix = Matrix { data, layout, inputs, outputs };
+            let expected: Vec<u32> = (0..rows * outputs)
+                .map(|i| in_documented_order(&matrix, i % outputs, &x[i / outputs * inputs..][..inputs]).to_bits())
+                .collect();
+            for threads in [1, 2] {
+                let pool = Pool::new(NonZeroUsize::new(threads)).expect("threads start");
+                for kernels in available() {
+                    let y = kernels.linear(&pool, &[Part { matrix, bias: None }], Before::Nothing, &x, None);
+                    for (i, (y, expected)) in y.iter().zip(&expected).enumerate() {
+                        let (row, column) = (i / outputs, i % outputs);
+                        assert!(
+                            y.to_bits() == *expected,
+                            "{} {layout:?} {rows} x {inputs} x {outputs}, {threads} threads, row {row} column {column} of \
+                             {}: {y} instead of {}",
+                            kernels.name(),
+                            match data {
+                                Slice::F32(_) => "f32",
+                                Slice::F16(_) => "f16",
+                                _ => "bf16",
+                            },
+                            f32::from_bits(*expected)
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sizes around every edge: vectors, tiles, panels, strips, groups of eight inputs.
+    #[test]
+    fn every_tier_adds_up_in_the_documented_order() {
+        for layout in [Layout::OutIn, Layout::InOut] {
+            for n in 1..=40 {
+                check(layout, 1, n, 41 - n);
+                check(layout, 1 + n % 9, 77 - n, n);
+                check(layout, n, 3 + n % 11, 30 + n % 7);
+            }
+            for rows in [1, 2, 3, 4, 5, 8, 9, 13, 25] {
+                check(layout, rows, 64, 96);
+                check(layout, rows, 71, 131);
+            }
+            // Longer than a packed strip.
+            check(layout, 9, 4100, 5);
+            check(layout, 10, 8211, 19);
+            check(layout, 13, 2049, 33);
+            // Enough work for two threads.
+            check(layout, 1, 333, 1003);
+            check(layout, 8, 130, 515);
+            check(layout, 40, 130, 259);
+        }
+    }
+
+    #[test]
+    fn activations_are_rounded_to_the_nearest_bf16() {
+        let check = |bits: u32| {
+            let x = f32::from_bits(bits);
+            let expected = if x.abs() < 2f32.powi(-56) { bf16::ZERO } else { bf16::from_f32(x) };
+            let same = if x.is_nan() { round(x).is_nan() } else { round(x).to_bits() == expected.to_bits() };
+            assert!(same, "{x:e} ({bits:#x}) became {}, expected {expected}", round(x));
+        };
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                check(upper << 16 | lower);
+            }
+        }
+    }
 }

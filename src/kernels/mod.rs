@@ -19,12 +19,15 @@ mod avx2;
 mod avx512;
 mod blocks;
 mod cache;
+#[cfg(target_arch = "x86_64")]
+mod dense512;
 mod lanes;
 mod math;
 mod matmul;
 mod pool;
 mod product;
 mod quantized;
+mod roof;
 mod rope;
 mod rows;
 mod select;
@@ -37,6 +40,7 @@ pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
+pub use roof::Arithmetic;
 pub use rope::{Pairing, Rotary};
 pub use select::{largest, nth_largest};
 

@@ -15,7 +15,7 @@ use super::product::Family;
 #[cfg(target_arch = "x86_64")]
 use super::product::{Out, Panels};
 #[cfg(target_arch = "x86_64")]
-use super::{Activation, Matrix, Slice, avx2, avx512};
+use super::{Activation, Matrix, Slice, avx2, avx512, dense512};
 use super::{Kernels, attention, matmul, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
@@ -116,7 +116,7 @@ tier!(
     ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
     4,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
+    dense512::BF16,
     &avx512::AVX512_VNNI
 );
 
@@ -127,7 +127,7 @@ tier!(
     ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
     4,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
+    dense512::PLAIN,
     &avx512::AVX512_VNNI
 );
 
@@ -138,7 +138,7 @@ tier!(
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
     4,
-    tier!(dense ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4 x 6),
+    dense512::PLAIN,
     &avx2::AVX2
 );
 
@@ -174,6 +174,8 @@ macro_rules! half {
         struct $name(f16);
 
         impl Element for $name {
+            const ZERO: $name = $name(f16::ZERO);
+
             #[inline(always)]
             fn widen(self) -> f32 {
                 self.0.widen()

@@ -4,15 +4,18 @@
 //! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
 //! no architecture.
 
+mod random;
 mod safetensors;
 mod stored;
+mod tables;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use safetensors::check_header;
 pub use stored::{Buffer, Dtype, Stored};
+pub use tables::gathered;
 
 use crate::device::Compute;
 use crate::error::{Error, Result, quote};
@@ -28,10 +31,15 @@ pub struct Weights {
 }
 
 /// All tensors of a model, as they lie in their files.
+#[derive(Default)]
 struct Checkpoint {
     /// The file that messages name: the weight file, or the index of the shards.
     file: PathBuf,
     tensors: HashMap<String, Entry>,
+    /// Makes tensors where there are no files.
+    random: Option<random::Random>,
+    /// What layers hold, by name.
+    held: Mutex<BTreeMap<String, Held>>,
     /// Asked for so far; the rest is reported by [`Weights::unused`].
     used: Mutex<HashSet<String>>,
     /// Known to the architecture and not kept.
@@ -39,6 +47,17 @@ struct Checkpoint {
     warnings: Mutex<Vec<String>>,
     /// The dtype to keep weights in; `None` keeps them as stored.
     dtype: Option<Dtype>,
+}
+
+/// A tensor as a layer holds it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    /// The format that it is kept in.
+    pub dtype: Dtype,
+    /// Its bytes in that format.
+    pub bytes: usize,
 }
 
 /// A tensor that was found in a header but not yet looked at.
@@ -59,15 +78,17 @@ impl Weights {
             WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
         };
-        let checkpoint = Checkpoint {
-            file,
-            tensors,
-            used: Mutex::default(),
-            ignored: Mutex::default(),
-            warnings: Mutex::default(),
-            dtype,
-        };
-        Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
+        Ok(Weights::new(Checkpoint { file, tensors, random: None, dtype, ..Checkpoint::default() }, compute))
+    }
+
+    /// Weights without files: every tensor that an architecture asks for is made up, see `random.rs`.
+    pub fn random(seed: u64, dtype: Dtype, compute: Compute) -> Weights {
+        let random = Some(random::Random { seed, dtype });
+        Weights::new(Checkpoint { random, ..Checkpoint::default() }, compute)
+    }
+
+    fn new(checkpoint: Checkpoint, compute: Compute) -> Weights {
+        Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() }
     }
 
     /// The place `name` below this one.
@@ -88,6 +109,21 @@ impl Weights {
 
     /// The tensor at this place, with the shape that the architecture expects.
     pub fn stored(&self, shape: &[usize]) -> Result<Stored> {
+        let stored = match &self.checkpoint.random {
+            Some(random) => random.tensor(&self.path, shape, &self.compute.pool)?,
+            None => self.of_file(shape)?,
+        };
+        let stored = match self.checkpoint.dtype {
+            Some(dtype) => stored.converted(dtype, &self.compute.pool),
+            None => stored,
+        };
+        self.check_finite(&stored)?;
+        self.note(shape, &stored);
+        Ok(stored)
+    }
+
+    /// The tensor at this place as it lies in its file.
+    fn of_file(&self, shape: &[usize]) -> Result<Stored> {
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
         if entry.shape != shape {
@@ -96,18 +132,12 @@ impl Weights {
                 "config.json and the weights do not belong together; fetch both from the same place",
             ));
         }
-        let stored = entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
+        entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
             self.wrong(
                 format!("expected dtype F32, F16 or BF16, found {:?}", entry.dtype),
                 "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
             )
-        })?;
-        let stored = match self.checkpoint.dtype {
-            Some(dtype) => stored.converted(dtype, &self.compute.pool),
-            None => stored,
-        };
-        self.check_finite(&stored)?;
-        Ok(stored)
+        })
     }
 
     /// A small tensor (a norm's weight, a bias) widened to f32.
@@ -158,6 +188,18 @@ impl Weights {
         }
         kept.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
         kept
+    }
+
+    /// What layers hold, by name.
+    pub fn held(&self) -> BTreeMap<String, Held> {
+        self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, shape: &[usize], stored: &Stored) {
+        let dtype = stored.dtype();
+        let held = Held { shape: shape.to_vec(), dtype, bytes: stored.slice().len() * dtype.bytes() };
+        let mut all = self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert(self.path.clone(), held);
     }
 
     fn mark_used(&self) {
