@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
-use crate::weights::{Dtype, Held, Weights, gathered};
+use crate::weights::{Dtype, Held, Keep, Kind, Mix, Weights, gathered};
 
 /// Tokens of all sequences together in one pass: llama-bench's `--ubatch-size`, so that `pp512` is one pass in both.
 const PASS: usize = 512;
@@ -31,7 +31,7 @@ pub(crate) struct Bench {
 
 enum Subject {
     Loaded(Arc<Loaded>),
-    Random { model: Box<dyn Model>, compute: Compute, context: usize },
+    Random { model: Box<dyn Model>, compute: Compute, context: usize, kv: CacheType },
 }
 
 /// What a model's tokens cost, by the shapes and formats of its weights.
@@ -73,20 +73,35 @@ impl Bench {
     }
 
     /// A model of a shape that config.json describes, with random weights.
-    pub(crate) fn random(config: &Config, dtype: Dtype, context: Option<usize>, compute: Compute) -> Result<Bench> {
+    pub(crate) fn random(
+        config: &Config,
+        (stored, keep): (Dtype, Keep),
+        kv: CacheType,
+        context: Option<usize>,
+        compute: Compute,
+    ) -> Result<Bench> {
         let architecture = config.architecture()?;
-        let weights = Weights::random(SEED, dtype, compute.clone());
+        let (dtype, mix) = match keep {
+            Keep::AsStored => (stored, None),
+            Keep::As(dtype) => (dtype, None),
+            Keep::Quantized(quant) => {
+                let number = |names: [&str; 2]| names.iter().find_map(|name| config.json[name].as_u64());
+                let layers = number(["num_hidden_layers", "n_layer"]).unwrap_or(0);
+                let heads = number(["num_attention_heads", "n_head"]).unwrap_or(1);
+                let kv_heads = config.json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
+                let tied = config.json["tie_word_embeddings"].as_bool().unwrap_or(architecture.model_type == "gpt2");
+                (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
+            }
+        };
+        let weights = Weights::random(SEED, dtype, mix, compute.clone());
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
         let context = context_of(model.shape(), context)?;
-        Ok(Bench::new(Subject::Random { model, compute, context }, work))
+        Ok(Bench::new(Subject::Random { model, compute, context, kv }, work))
     }
 
     fn new_cache(&self) -> KvCache {
-        match &self.subject {
-            Subject::Loaded(loaded) => loaded.new_cache(),
-            Subject::Random { model, .. } => KvCache::new(model.shape().n_layers, CacheType::F32),
-        }
+        KvCache::new(self.shape().n_layers, self.kv())
     }
 
     fn new(subject: Subject, work: Work) -> Bench {
@@ -171,7 +186,7 @@ impl Bench {
         let (after, all) = ((depth + tokens) as f64, (tokens + steps) as f64);
         let seen = all * (depth as f64 + (all + 1.0) / 2.0);
         let read = if tokens > 0 { after } else { 0.0 } + steps as f64 * (after + (steps as f64 + 1.0) / 2.0);
-        let cache_row = (2 * shape.kv_width * size_of::<f32>()) as f64;
+        let cache_row = (2 * self.kv().bytes(shape.kv_width)) as f64;
         let mut operations: Vec<(Arithmetic, f64)> = Vec::new();
         let mut add = |arithmetic: Arithmetic, count: f64| match operations.iter_mut().find(|(a, _)| *a == arithmetic) {
             Some((_, sum)) => *sum += count,
@@ -193,7 +208,7 @@ impl Bench {
     pub(crate) fn bytes_of(&self, sequences: usize, tokens: usize) -> usize {
         const ACTIVATIONS: usize = 64 << 20; // a pass of 512 tokens at the widest layer of a 7B model
         let shape = self.shape();
-        let cache = [2, shape.n_layers, shape.kv_width, size_of::<f32>(), tokens];
+        let cache = [2, shape.n_layers, self.kv().bytes(shape.kv_width), tokens];
         let logits = [2, shape.vocab_size, size_of::<f32>()];
         let product = |factors: &[usize]| factors.iter().fold(sequences, |product, n| product.saturating_mul(*n));
         product(&cache).saturating_add(product(&logits)).saturating_add(ACTIVATIONS)
@@ -236,6 +251,13 @@ impl Bench {
         }
     }
 
+    fn kv(&self) -> CacheType {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.info.kv,
+            Subject::Random { kv, .. } => *kv,
+        }
+    }
+
     fn compute(&self) -> &Compute {
         match &self.subject {
             Subject::Loaded(loaded) => &loaded.compute,
@@ -259,14 +281,14 @@ impl Work {
         let tables = gathered(held.keys().map(String::as_str));
         let mut work = Work::default();
         let mut formats: Vec<(String, usize)> = Vec::new();
-        for (name, Held { shape: dims, dtype, bytes }) in &held {
+        for (name, Held { shape: dims, kind, bytes }) in &held {
             let numbers: usize = dims.iter().product();
             work.parameters += numbers;
             work.weight_bytes += bytes;
-            let dtype_name = dtype.to_string();
-            match formats.iter_mut().find(|(known, _)| *known == dtype_name) {
+            let kind_name = kind.to_string();
+            match formats.iter_mut().find(|(known, _)| *known == kind_name) {
                 Some((_, sum)) => *sum += bytes,
-                None => formats.push((dtype_name, *bytes)),
+                None => formats.push((kind_name, *bytes)),
             }
             if tables.contains(&name.as_str()) {
                 continue;
@@ -274,7 +296,7 @@ impl Work {
             work.bytes_per_pass += bytes;
             if dims.len() == 2 {
                 let to = if dims[0] == shape.vocab_size { &mut work.head } else { &mut work.products };
-                let arithmetic = arithmetic_of(*dtype);
+                let arithmetic = arithmetic_of(*kind);
                 match to.iter_mut().find(|(known, _)| *known == arithmetic) {
                     Some((_, count)) => *count += numbers,
                     None => to.push((arithmetic, numbers)),
@@ -288,10 +310,11 @@ impl Work {
 }
 
 /// What weights of a format are multiplied in; f16 is widened.
-fn arithmetic_of(dtype: Dtype) -> Arithmetic {
-    match dtype {
-        Dtype::F32 | Dtype::F16 => Arithmetic::F32,
-        Dtype::Bf16 => Arithmetic::Bf16,
+fn arithmetic_of(kind: Kind) -> Arithmetic {
+    match kind {
+        Kind::Dense(Dtype::F32 | Dtype::F16) => Arithmetic::F32,
+        Kind::Dense(Dtype::Bf16) => Arithmetic::Bf16,
+        Kind::Blocks(_) => Arithmetic::Int8,
     }
 }
 

@@ -26,6 +26,7 @@ mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantize;
 mod quantized;
 mod roof;
 mod rope;
@@ -175,6 +176,9 @@ pub enum Before<'a> {
 /// Weight, bias, eps, x, y.
 type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 
+/// Format, numbers, blocks.
+type QuantizeFn = fn(Format, &[f32], &mut [u8]);
+
 /// Kernels compiled for one set of CPU instructions.
 pub struct Kernels {
     name: &'static str,
@@ -186,6 +190,7 @@ pub struct Kernels {
     attend: fn(&Attend<'_>, &[f32], attention::Work<'_>),
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
+    quantize: QuantizeFn,
 }
 
 /// A name that is not among the [`available`] kernels.
@@ -315,6 +320,17 @@ impl Kernels {
     #[must_use]
     pub fn first_non_finite(&self, w: Slice<'_>) -> Option<usize> {
         (self.first_non_finite)(w)
+    }
+
+    /// Writes numbers as blocks: whole ones, of numbers that are finite and at most 65,504 in magnitude.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn quantize(&self, format: Format, x: &[f32], to: &mut [u8]) {
+        assert!(x.len().is_multiple_of(format.block_len()), "{} numbers are not whole blocks", x.len());
+        assert_eq!(to.len(), format.bytes(x.len()), "length of the blocks");
+        (self.quantize)(format, x, to);
     }
 
     /// How many pieces to cut a call into.

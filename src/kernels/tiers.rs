@@ -15,8 +15,8 @@ use super::product::Family;
 #[cfg(target_arch = "x86_64")]
 use super::product::{Out, Panels};
 #[cfg(target_arch = "x86_64")]
-use super::{Activation, Matrix, Slice, avx2, avx512, dense512};
-use super::{Kernels, attention, matmul, quantized, rows};
+use super::{Activation, Format, Matrix, QuantizeFn, Slice, avx2, avx512, dense512};
+use super::{Kernels, attention, matmul, quantize, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
@@ -36,13 +36,15 @@ pub(super) static SCALAR: Kernels = Kernels {
     attend: attention::attend::<f16, 1>,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
+    quantize: quantize::quantize,
 };
 
 /// A table whose entries are compiled with the `$feature`s, and the function that looks for them on the CPU.
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
     (
-        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr,
+        $quantize:expr
     ) => {
         mod $module {
             use super::*;
@@ -67,6 +69,7 @@ macro_rules! tier {
                 )),
                 widen: tier!([$($feature),+], rows::widen::<$half>, (w: Slice<'_>, out: &mut [f32],)),
                 first_non_finite: tier!([$($feature),+], rows::first_non_finite, (w: Slice<'_>,) -> Option<usize>),
+                quantize: $quantize,
             };
 
             pub(super) fn runs() -> bool {
@@ -108,6 +111,19 @@ macro_rules! tier {
     }};
 }
 
+// Much code that further instructions add nothing to: what the tiers with registers of 64 bytes share.
+#[cfg(target_arch = "x86_64")]
+const QUANTIZE_512: QuantizeFn = tier!(
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    quantize::quantize,
+    (format: Format, x: &[f32], to: &mut [u8],)
+);
+
+// The same for registers of 32 bytes.
+#[cfg(target_arch = "x86_64")]
+const QUANTIZE_256: QuantizeFn =
+    tier!(["avx2", "fma", "f16c"], quantize::quantize, (format: Format, x: &[f32], to: &mut [u8],));
+
 // Of 32 registers 24 for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
 tier!(
@@ -117,7 +133,8 @@ tier!(
     Half512,
     4,
     dense512::BF16,
-    &avx512::AVX512_VNNI
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -128,7 +145,8 @@ tier!(
     Half512,
     4,
     dense512::PLAIN,
-    &avx512::AVX512_VNNI
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -139,7 +157,8 @@ tier!(
     Half512,
     4,
     dense512::PLAIN,
-    &avx2::AVX2
+    &avx2::AVX2,
+    QUANTIZE_512
 );
 
 // Of 16 registers 12 for sums, 2 for weights.
@@ -151,7 +170,8 @@ tier!(
     Half256,
     1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX_VNNI
+    &avx2::AVX_VNNI,
+    QUANTIZE_256
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -162,7 +182,8 @@ tier!(
     Half256,
     1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
-    &avx2::AVX2
+    &avx2::AVX2,
+    QUANTIZE_256
 );
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.

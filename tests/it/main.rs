@@ -39,6 +39,7 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+mod quant;
 mod score;
 mod support;
 mod text;

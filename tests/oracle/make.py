@@ -29,6 +29,7 @@ PARTS = [
     "gpt2_vocab",
     "full_size",
     "ember",
+    "quant",
 ]
 
 
