@@ -329,19 +329,7 @@ impl Case {
             name(kind, layout),
             std::mem::discriminant(&first.before()),
         );
-        Case {
-            what,
-            layout,
-            rows,
-            inputs,
-            parts,
-            first,
-            x: rows_of_x,
-            residual,
-            edge,
-            threads,
-            again,
-        }
+        Case { what, layout, rows, inputs, parts, first, x: rows_of_x, residual, edge, threads, again }
     }
 
     /// Calls `with` with everything at an edge of readable memory; `rows` of x and the residual.
