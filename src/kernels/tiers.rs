@@ -8,9 +8,9 @@
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{Element, Half, LANES, Lanes};
-#[cfg(target_arch = "x86_64")]
 use super::dense512;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
 use super::{Kernels, attention, matmul, rows};
 
