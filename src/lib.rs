@@ -45,7 +45,8 @@ pub use error::{Error, HubFailure, Result, quote};
 pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};
 #[cfg(feature = "hub")]
 pub use hub::{Plan, PlannedFile, Pulled};
+pub use kernels::CacheType;
 pub use models::{ARCHITECTURES, Architecture};
 pub use source::EMBEDDED;
 pub use text::{TextStream, Tokenizer};
-pub use weights::Dtype;
+pub use weights::{Dtype, Quant};

@@ -142,7 +142,15 @@ pub fn read_bandwidth(kernels: &Kernels, pool: &Pool, like: Slice<'_>) -> Option
     match like {
         Slice::F32(_) => probe(kernels, pool, bytes, NUMBER, |w| Slice::F32(w)),
         Slice::F16(_) => probe(kernels, pool, bytes, f16::from_f32(NUMBER), |w| Slice::F16(w)),
-        Slice::Bf16(_) | Slice::Blocks(..) => probe(kernels, pool, bytes, bf16::from_f32(NUMBER), |w| Slice::Bf16(w)),
+        Slice::Bf16(_) => probe(kernels, pool, bytes, bf16::from_f32(NUMBER), |w| Slice::Bf16(w)),
+        Slice::Blocks(format, _) => {
+            let mut row = vec![0; format.bytes(INPUTS)];
+            kernels.quantize(format, &[NUMBER; INPUTS], &mut row);
+            let rows = bytes as usize / row.len();
+            let mut weights = vec![0; rows * row.len()];
+            pool.for_each(weights.chunks_exact_mut(row.len()).collect(), |to| to.copy_from_slice(&row));
+            time(kernels, pool, Slice::Blocks(format, &weights), rows).map(|pass| weights.len() as f64 / pass)
+        }
     }
 }
 
@@ -158,7 +166,12 @@ fn probe<T: Copy + Send + Sync + Default>(
     // Memory that was never written is one page of zeros, which a cache holds.
     let piece = weights.len().div_ceil(8 * pool.threads()).max(1);
     pool.for_each(weights.chunks_mut(piece).collect(), |piece| piece.fill(number));
-    let matrix = Matrix { data: slice(&weights), layout: Layout::OutIn, inputs: INPUTS, outputs };
+    time(kernels, pool, slice(&weights), outputs).map(|pass| size_of_val(&weights[..]) as f64 / pass)
+}
+
+/// Seconds of the middle one of several products.
+fn time(kernels: &Kernels, pool: &Pool, data: Slice<'_>, outputs: usize) -> Option<f64> {
+    let matrix = Matrix { data, layout: Layout::OutIn, inputs: INPUTS, outputs };
     let (part, x) = (Part { matrix, bias: None }, vec![1.0; INPUTS]);
     let mut passes = Vec::new();
     let start = Instant::now();
@@ -169,11 +182,11 @@ fn probe<T: Copy + Send + Sync + Default>(
     }
     passes.sort();
     let middle = passes.get(passes.len() / 2)?.as_secs_f64();
-    (middle > 0.0).then(|| (outputs * INPUTS * size_of::<T>()) as f64 / middle)
+    (middle > 0.0).then_some(middle)
 }
 
 /// Bytes of all last-level caches together, as Linux lists them.
-fn caches(root: &Path) -> Option<u64> {
+pub(crate) fn caches(root: &Path) -> Option<u64> {
     let mut largest: BTreeMap<u32, BTreeMap<String, u64>> = BTreeMap::new(); // level → who shares it → bytes
     for cpu in std::fs::read_dir(root.join("sys/devices/system/cpu")).ok()?.flatten() {
         for index in std::fs::read_dir(cpu.path().join("cache")).into_iter().flatten().flatten() {
@@ -193,6 +206,7 @@ fn caches(root: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Format;
 
     const MEMINFO: &str = "MemTotal:       24684092 kB\nMemFree:        17002344 kB\nMemAvailable:   21410644 kB\n";
     const V2_MOUNT: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -276,7 +290,7 @@ mod tests {
     fn reading_memory_takes_a_moment_and_gives_a_plausible_figure() {
         let pool = Pool::new(std::num::NonZeroUsize::new(2)).unwrap();
         let start = Instant::now();
-        for like in [Slice::F32(&[]), Slice::F16(&[]), Slice::Bf16(&[])] {
+        for like in [Slice::F32(&[]), Slice::F16(&[]), Slice::Bf16(&[]), Slice::Blocks(Format::Q4K, &[])] {
             let Some(bandwidth) = read_bandwidth(crate::kernels::best(), &pool, like) else { return };
             assert!((1e7..1e13).contains(&bandwidth), "{like:?}: {bandwidth} bytes/s");
         }

@@ -26,7 +26,7 @@ use crate::{EMBEDDED, Hub};
 #[command(after_help = "Examples:
   fireside info
   fireside info gpt2 --json
-  fireside info openai-community/gpt2-xl --dtype bf16
+  fireside info openai-community/gpt2-xl --quant q4_k --kv f16
   fireside info --model ./gpt2 --dtype bf16 --context 256")]
 pub(super) struct Args {
     /// The model: `ember` (inside the program), a short name that `fireside models` lists, `owner/name` on the Hub, a
@@ -64,8 +64,8 @@ fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()
     let machine = if args.json || is_of_the_hub {
         let anything = Requirements { config: |_, _| Ok(()), weights: |_, _| Ok(()) };
         let source = local.map_or_else(|| hub.resolve(model, &anything), Ok)?; // in the cache: it was loaded from there
-        let sizes = Sizes::of(headers(&source).unwrap_or_default().iter(), args.machine.dtype);
-        let machine = Machine::measure(&args.machine, sizes.main_dtype())?;
+        let sizes = Sizes::of(headers(&source).unwrap_or_default().iter(), args.machine.keep());
+        let machine = Machine::measure(&args.machine, sizes.main_kind())?;
         Some((
             machine,
             Needs { weights: info.weight_bytes as u64, cache: Some(cache as u64), per_token: sizes.per_token },
@@ -80,6 +80,7 @@ fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()
             "supported": true,
             "parameters": info.parameters,
             "dtypes": info.dtypes,
+            "kv": info.kv.name(),
             "layers": info.layers,
             "vocab_size": info.vocab_size,
             "context": info.context,

@@ -3,6 +3,7 @@
 //! stdout carries the answer and nothing else; warnings, timings and errors go to stderr. Exit codes: 0 done, 1 failed,
 //! 2 bad usage, 130 on Ctrl-C; a closed pipe ends quietly.
 
+mod bench;
 mod bundle;
 mod cache;
 mod completions;
@@ -45,6 +46,7 @@ enum Verb {
     #[command(visible_alias = "perplexity")]
     Score(score::Args),
     Info(info::Args),
+    Bench(Box<bench::Args>),
     #[cfg(feature = "hub")]
     Pull(pull::Args),
     Models(models::Args),
@@ -76,6 +78,7 @@ pub fn fireside() -> ExitCode {
         Verb::Tokenize(args) => tokenize::run(args),
         Verb::Score(args) => score::run(args),
         Verb::Info(args) => info::run(args),
+        Verb::Bench(args) => bench::run(*args),
         #[cfg(feature = "hub")]
         Verb::Pull(args) => pull::run(args),
         Verb::Models(args) => models::run(args),

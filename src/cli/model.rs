@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::hub::{HubArgs, describe_network};
 use super::output::{figure, warning};
-use crate::{DeviceChoice, Dtype, EMBEDDED, Engine};
+use crate::weights::Keep;
+use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, Quant};
 
 /// A model and the machine under it.
 #[derive(clap::Args)]
@@ -26,6 +27,15 @@ pub(super) struct MachineArgs {
     /// Keep weights as `f32`, `f16` or `bf16` [default: as stored]
     #[arg(long, value_name = "DTYPE", help_heading = "Model")]
     pub(super) dtype: Option<Dtype>,
+    /// Quantise the weights while loading: `q8_0` keeps the quality at half of f16's size, `q4_k` (short for `q4_k_m`) is a
+    /// little more than a quarter; also `q6_k`, `q5_k_m`, `q5_k_s`, `q5_1`, `q5_0`, `q4_k_s`, `iq4_nl`, `q4_1`, `q4_0`,
+    /// `mxfp4`, `q3_k_m`, `q2_k`
+    #[arg(long, value_name = "TYPE", conflicts_with = "dtype", help_heading = "Model")]
+    pub(super) quant: Option<Quant>,
+    /// Keep keys and values of attention as `f32`, `f16` or `q8_0`: less memory for long texts, and less exact
+    /// [default: f32]
+    #[arg(long, value_name = "TYPE", help_heading = "Model")]
+    pub(super) kv: Option<CacheType>,
     /// Threads to compute with [default: all that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
     pub(super) threads: Option<u16>,
@@ -39,18 +49,37 @@ pub(super) struct MachineArgs {
 impl MachineArgs {
     /// Loads a model onto this machine.
     pub(super) fn load(&self, model: &str) -> Result<Engine> {
-        let mut builder =
-            Engine::builder().device(self.device.unwrap_or_default()).threads(self.threads.unwrap_or(0).into());
+        self.load_with(model, self.threads.unwrap_or(0).into())
+    }
+
+    /// The same, with another number of threads.
+    pub(super) fn load_with(&self, model: &str, threads: usize) -> Result<Engine> {
+        let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(threads);
         if let Some(hub) = self.hub.open_for(model)? {
             builder = builder.hub(hub);
         }
         if let Some(dtype) = self.dtype {
             builder = builder.dtype(dtype);
         }
+        if let Some(quant) = self.quant {
+            builder = builder.quant(quant);
+        }
+        if let Some(kv) = self.kv {
+            builder = builder.kv(kv);
+        }
         if let Some(context) = self.context {
             builder = builder.context(context);
         }
         Ok(builder.load(model)?)
+    }
+
+    /// What weights are kept as.
+    pub(super) fn keep(&self) -> Keep {
+        match (self.quant, self.dtype) {
+            (Some(quant), _) => Keep::Quantized(quant),
+            (None, Some(dtype)) => Keep::As(dtype),
+            (None, None) => Keep::AsStored,
+        }
     }
 }
 

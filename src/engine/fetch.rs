@@ -1,9 +1,7 @@
 //! Fetching models that this version can run: what the Hub's module cannot judge is judged here.
 
-#[cfg(feature = "hub")]
 use std::path::Path;
 
-#[cfg(feature = "hub")]
 use crate::error::Result;
 use crate::hub::Requirements;
 #[cfg(feature = "hub")]
@@ -12,8 +10,12 @@ use crate::models::Config;
 use crate::weights::check_header;
 
 /// Judges a model by its config.json and the headers of its weights, before those move.
-pub(super) const SUPPORTED: Requirements =
-    Requirements { config: |path, text| Config::parse(path, text)?.architecture().map(drop), weights: check_header };
+pub(super) const SUPPORTED: Requirements = Requirements { config: check_config, weights: check_header };
+
+fn check_config(path: &Path, text: &str) -> Result<()> {
+    let config = Config::parse(path, text)?;
+    (config.architecture()?.check)(&config)
+}
 
 #[cfg(feature = "hub")]
 impl Hub {

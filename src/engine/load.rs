@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::Engine;
+use super::bench::Work;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::check_finite;
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
-use crate::models::{Config, Model};
+use crate::kernels::CacheType;
+use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
 use crate::text::Tokenizer;
-use crate::weights::{Dtype, Weights};
+use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
 /// prompt stops soon.
@@ -34,6 +36,8 @@ const PREFILL_CHUNK: usize = 256;
 pub struct EngineBuilder {
     device: DeviceChoice,
     dtype: Option<Dtype>,
+    quant: Option<Quant>,
+    kv: CacheType,
     threads: Option<NonZeroUsize>,
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
@@ -62,6 +66,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Quantise the weights while they are loaded; by default they are as stored. Not together with [`Self::dtype`].
+    #[must_use]
+    pub fn quant(mut self, quant: Quant) -> Self {
+        self.quant = Some(quant);
+        self
+    }
+
+    /// What to keep keys and values of attention as; `f32` by default.
+    #[must_use]
+    pub fn kv(mut self, kv: CacheType) -> Self {
+        self.kv = kv;
+        self
+    }
+
     /// How many threads compute; by default as many as the process may use. 0 means the default too.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
@@ -87,6 +105,7 @@ impl EngineBuilder {
     /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
+        let keep = self.keep()?;
         let source = match Source::local(name)? {
             Some(source) => source,
             None => self.hub.take().map_or_else(Hub::from_env, Ok)?.resolve(name, &SUPPORTED)?,
@@ -100,7 +119,7 @@ impl EngineBuilder {
         // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
         let (tokenizer, model) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::open(&source.tokenizer));
-            let model = Weights::open(&source.weights, self.dtype, compute.clone())
+            let model = Weights::open(&source.weights, keep, compute.clone())
                 .and_then(|weights| Ok(((architecture.load)(&config, &weights)?, weights)));
             (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), model)
         });
@@ -119,14 +138,7 @@ impl EngineBuilder {
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
-        let context = self.context.unwrap_or(shape.context);
-        if context < 2 || context > shape.context {
-            return Err(Error::setting(
-                "context",
-                format!("is {context}, expected from 2 to {}, the model's own", shape.context),
-                "",
-            ));
-        }
+        let context = context_of(&shape, self.context)?;
         let prefill_chunk = self.prefill_chunk.map_or(PREFILL_CHUNK, NonZeroUsize::get);
         let mut warnings = defaults.warnings.clone();
         warnings.extend(weights.warnings());
@@ -142,16 +154,43 @@ impl EngineBuilder {
             tokenizer: format!("{}, {} tokens", tokenizer.kind(), tokenizer.vocab_size()),
             context,
             layers: shape.n_layers,
-            cache_bytes_per_token: 2 * shape.n_layers * shape.kv_width * size_of::<f32>(),
+            cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
+            kv: self.kv,
             license: source.license(),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
-        let loaded =
-            Loaded { model, tokenizer: Arc::new(tokenizer), defaults, compute, context, prefill_chunk, info, warnings };
+        let work = Work::of(&weights, model.shape());
+        let tokenizer = Arc::new(tokenizer);
+        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
+
+    fn keep(&self) -> Result<Keep> {
+        match (self.dtype, self.quant) {
+            (Some(dtype), Some(quant)) => {
+                let problem = format!("is `{quant}`, which `--dtype {dtype}` contradicts");
+                Err(Error::setting("quant", problem, "give one of the two: what stays unquantised is kept as stored"))
+            }
+            (Some(dtype), None) => Ok(Keep::As(dtype)),
+            (None, Some(quant)) => Ok(Keep::Quantized(quant)),
+            (None, None) => Ok(Keep::AsStored),
+        }
+    }
+}
+
+/// Most tokens of a sequence, as the user or the model says.
+pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> {
+    let context = wanted.unwrap_or(shape.context);
+    if context < 2 || context > shape.context {
+        return Err(Error::setting(
+            "context",
+            format!("is {context}, expected from 2 to {}, the model's own", shape.context),
+            "",
+        ));
+    }
+    Ok(context)
 }
 
 fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {
@@ -185,6 +224,9 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// What a token costs; only `bench` asks.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(super) work: Work,
 }
 
 /// What is known of a loaded model.
@@ -209,6 +251,8 @@ pub struct Info {
     pub context: usize,
     /// Layers.
     pub layers: usize,
+    /// What keys and values of attention are kept as.
+    pub kv: CacheType,
     /// Bytes of cached keys and values for one token.
     pub cache_bytes_per_token: usize,
     /// The licence that the model's card names.
@@ -224,7 +268,7 @@ pub struct Info {
 impl Loaded {
     pub(super) fn new_cache(&self) -> KvCache {
         let shape = self.model.shape();
-        KvCache::new(shape.n_layers, shape.kv_width)
+        KvCache::new(shape.n_layers, self.info.kv)
     }
 
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`
@@ -253,8 +297,13 @@ impl Loaded {
 
     /// One forward pass: the wanted rows of logits, each (vocabulary).
     pub(super) fn forward(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let logits = self.model.forward(batch)?;
-        batch.commit();
-        Ok(logits.flatten_all()?.to_vec1()?)
+        forward(&*self.model, batch)
     }
+}
+
+/// One forward pass: the wanted rows of logits, each (vocabulary).
+pub(super) fn forward(model: &dyn Model, batch: &mut Batch) -> Result<Vec<f32>> {
+    let logits = model.forward(batch)?;
+    batch.commit();
+    Ok(logits.flatten_all()?.to_vec1()?)
 }

@@ -94,7 +94,7 @@ impl Task {
     /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
     fn accept(&mut self, rows: &[&[f32]], loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
-            let cache = std::mem::replace(cache, KvCache::new(0, 0));
+            let cache = std::mem::take(cache);
             self.note_prompt(rows, cache.len())?;
             match rows.last() {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
@@ -115,7 +115,7 @@ impl Task {
             }
             Stage::Beams(search) => {
                 let heal = self.heal.as_ref();
-                search.accept(rows, rules, pieces, || new_stream(rules, heal))?;
+                search.accept(rows, rules, pieces, || new_stream(rules, &self.prompt, heal))?;
                 search.is_done()
             }
             Stage::Waiting | Stage::Prompt(_) | Stage::Done => false,
@@ -137,7 +137,7 @@ impl Task {
         }
         let rules = &self.rules;
         let heal = self.heal.as_ref();
-        let stream = || new_stream(rules, heal);
+        let stream = || new_stream(rules, &self.prompt, heal);
         if let Some(beams) = self.rules.settings.beams {
             let mut search = BeamSearch::new(beams, &self.prompt, cache, rules);
             search.accept(&[row], rules, pieces, stream)?;
@@ -193,8 +193,8 @@ impl Heal {
     }
 }
 
-fn new_stream(rules: &Rules, heal: Option<&Heal>) -> TextStream {
-    let mut stream = TextStream::new(Arc::clone(&rules.tokenizer), rules.settings.skip_special_tokens);
+fn new_stream(rules: &Rules, prompt: &[u32], heal: Option<&Heal>) -> TextStream {
+    let mut stream = TextStream::after(prompt, Arc::clone(&rules.tokenizer), rules.settings.skip_special_tokens);
     if let Some(heal) = heal {
         stream.preload(&heal.added);
     }

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What is known of a model before any of its files is here.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -38,6 +39,8 @@ pub struct Card {
     pub dtype: String,
     /// The files that make the model; `*` stands for digits.
     pub files: Vec<String>,
+    /// config.json's fields of the sizes of its layers.
+    pub shape: Option<Map<String, Value>>,
     /// A published text of the model.
     pub golden: Option<Golden>,
 }
@@ -196,6 +199,38 @@ mod tests {
             }
         }
         assert!(cards().iter().filter(|card| card.golden.is_some()).count() >= 5);
+    }
+
+    /// What a shape's tensors hold together, counted by hand for each architecture.
+    fn parameters(card: &Card, shape: &Map<String, Value>) -> u64 {
+        let n = |name: &str| shape.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("{}: {name}", card.name));
+        if card.architecture == "gpt2" {
+            let (d, layers) = (n("n_embd"), n("n_layer"));
+            // Matrices of 12 d² and their biases of 9 d, two norms of 2 d; then the tables and the last norm.
+            return layers * (12 * d * d + 9 * d + 4 * d) + (n("vocab_size") + n("n_positions")) * d + 2 * d;
+        }
+        let (d, inner, heads) = (n("hidden_size"), n("intermediate_size"), n("num_attention_heads"));
+        let head_dim = shape.get("head_dim").and_then(Value::as_u64).unwrap_or(d / heads);
+        let (q, kv) = (heads * head_dim, n("num_key_value_heads") * head_dim);
+        let extra = match card.architecture.as_str() {
+            "qwen2" => q + 2 * kv,   // biases of q, k and v
+            "qwen3" => 2 * head_dim, // norms of q and k
+            _ => 0,
+        };
+        let layer = d * (q + 2 * kv) + q * d + 3 * d * inner + 2 * d + extra;
+        let tables = if shape["tie_word_embeddings"] == true { 1 } else { 2 };
+        n("num_hidden_layers") * layer + tables * n("vocab_size") * d + d
+    }
+
+    #[test]
+    fn a_shape_has_as_many_parameters_as_its_card_says() {
+        let mut known = 0;
+        for card in cards() {
+            let Some(shape) = &card.shape else { continue };
+            assert_eq!(parameters(card, shape), card.parameters, "{}", card.name);
+            known += 1;
+        }
+        assert!(known >= 25, "{known}");
     }
 
     #[test]

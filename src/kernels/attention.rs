@@ -1,261 +1,772 @@
-//! Attention of query tokens over cached keys and values, with the softmax inside and grouped heads.
+//! Causal attention of query tokens over cached keys and values, with the softmax inside and grouped heads.
 //!
-//! One unit of work is one token and one key-value head: `group` query heads that read the same rows. Built from the two
-//! loops of `matmul.rs`: the scores are row dots with the keys, the output is a strip of the values, summed over the rows
-//! in sequence. So the bits depend on the rows that are seen and not on the chunks that they are kept in.
-//! No masks: what a token may see is its span.
+//! A query row is one head of one token; the rows of a key-value head share the reading of its cache. No masks: what a
+//! token sees is a range of rows. The order of all additions is fixed by the numbers of the rows that a token sees, so
+//! the bits depend neither on threads nor on how the prompt was cut nor on the rows computed beside it:
+//!
+//! * A score is one chain over the elements of a head, with the query multiplied by `scale * log2(e)` beforehand.
+//! * Keys are taken 64 at a time, a tile. Before a tile's weights `2^(score - max)` count, what was summed up so far is
+//!   scaled to the largest score up to there. Sums of values are one chain over the keys; the sum of the weights is kept
+//!   in 16 lanes, key j in lane j mod 16, that are added up at the end.
+//! * Every [`SECTION`] keys the sums start anew, and the sections are merged in sequence. So threads can share one
+//!   sequence by sections.
+//!
+//! The inner loops run over zipped slices and fixed sizes: an index that could panic would keep the sums in memory instead
+//! of registers.
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::lanes::{LANES, Lanes};
-use super::math::exp;
-use super::matmul::{dots, pack, panel_len, steps_of, strip};
-use super::{Heads, Layout, Span};
+use super::cache::{Aligned, CHUNK_ROWS, Chunk, HeadMut, KEY_VECTORS};
+use super::lanes::{Half, LANES, Lanes};
+use super::math::exp2_below_zero;
+use super::rope::Rotary;
+use super::rows::rms_norm;
+use super::{INLINE_WORK, Kernels, Pool};
+
+/// Keys whose sums are merged at a time; 256 of a head of 64 are 128 KB, some microseconds of reading.
+const SECTION: usize = 4 * CHUNK_ROWS;
+
+/// Query rows that are computed together use a tile of keys as long as it is in the nearest cache.
+const UNIT_ROWS: usize = 24;
+
+/// Rows whose sums are in registers at the same time, where there are so many.
+const ROWS: usize = 6;
+
+/// The shape of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
+    pub n_kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// What attention does in one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Attend<'a> {
+    /// The shape.
+    pub heads: Heads,
+    /// How many tokens one sees, itself among them; all before it without a number.
+    pub window: Option<usize>,
+    /// Turns queries and keys by their positions.
+    pub rotary: Option<&'a Rotary>,
+    /// Normalises each head's query and key, before they are turned.
+    pub norms: Option<HeadNorms<'a>>,
+}
+
+/// RMS norms of every head by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorms<'a> {
+    /// Weight for queries, (head_dim).
+    pub query: &'a [f32],
+    /// Weight for keys, (head_dim).
+    pub key: &'a [f32],
+    /// Keeps the root from zero.
+    pub eps: f32,
+}
+
+/// Tokens of one sequence that attend.
+#[derive(Clone, Debug)]
+pub struct Sequence<'a> {
+    /// The layer's chunks of its cache, which hold these tokens' rows too.
+    pub chunks: &'a [Arc<Chunk>],
+    /// Their rows in `qkv`.
+    pub tokens: Range<usize>,
+    /// The first one's position.
+    pub position: usize,
+}
+
+/// Rows for one chunk.
+#[derive(Debug)]
+pub struct Append<'a> {
+    /// Where they go.
+    pub chunk: &'a mut Chunk,
+    /// The first one's row in the chunk.
+    pub row: usize,
+    /// Their rows in `qkv`.
+    pub tokens: Range<usize>,
+    /// The first one's position.
+    pub position: usize,
+}
+
+/// A piece of work, as a tier's kernel gets it.
+pub(super) enum Work<'a> {
+    /// One head's keys and values into a chunk.
+    Append { head: HeadMut<'a>, kv_head: usize, row: usize, tokens: Range<usize>, position: usize },
+    /// All of a unit's rows.
+    Unit { unit: Unit<'a>, out: Vec<&'a mut [f32]> },
+    /// The sums of one section.
+    Section { unit: Unit<'a>, section: usize, sums: &'a mut [f32] },
+    /// Sums of a unit's sections become its rows.
+    Merge { unit: Unit<'a>, sums: &'a [f32], out: Vec<&'a mut [f32]> },
+}
+
+/// Some tokens of a sequence and one key-value head.
+#[derive(Clone)]
+pub(super) struct Unit<'a> {
+    chunks: &'a [Arc<Chunk>],
+    kv_head: usize,
+    tokens: Range<usize>, // rows of qkv
+    position: usize,
+}
+
+impl Unit<'_> {
+    /// The rows of the cache that a token sees, by its number in the unit.
+    fn seen(&self, layer: &Attend<'_>, token: usize) -> Range<usize> {
+        let end = self.position + token + 1;
+        layer.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// The sections that any of its tokens sees.
+    fn sections(&self, layer: &Attend<'_>) -> Range<usize> {
+        let last = self.seen(layer, self.tokens.len() - 1);
+        self.seen(layer, 0).start / SECTION..last.end.div_ceil(SECTION)
+    }
+
+    /// About its multiplications.
+    fn work(&self, layer: &Attend<'_>) -> usize {
+        let seen = self.position + self.tokens.len() - self.seen(layer, 0).start;
+        2 * seen * self.tokens.len() * layer.group() * layer.heads.head_dim
+    }
+}
+
+impl Attend<'_> {
+    fn group(&self) -> usize {
+        self.heads.n_heads / self.heads.n_kv_heads
+    }
+
+    /// Numbers in a row of `qkv`.
+    fn width(&self) -> usize {
+        (self.heads.n_heads + 2 * self.heads.n_kv_heads) * self.heads.head_dim
+    }
+
+    /// Numbers in the sums of a row: see [`Sums`].
+    fn sums_len(&self) -> usize {
+        (2 + self.heads.head_dim.div_ceil(LANES)) * LANES
+    }
+
+    fn check(&self, qkv: &[f32]) {
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
+        assert!(
+            n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0 && head_dim > 0,
+            "{n_heads} heads of {head_dim} over {n_kv_heads} key-value heads"
+        );
+        assert!(self.window != Some(0), "a window without tokens");
+        assert_eq!(qkv.len() % self.width(), 0, "length of qkv, {}, is not whole rows of {}", qkv.len(), self.width());
+        assert!(self.rotary.is_none_or(|rotary| rotary.dim() <= head_dim), "more angles than {head_dim} elements have");
+        let fit = |norms: HeadNorms<'_>| norms.query.len() == head_dim && norms.key.len() == head_dim;
+        assert!(self.norms.is_none_or(fit), "norms that do not have {head_dim} elements");
+    }
+
+    fn check_chunk(&self, chunk: &Chunk) {
+        let shape = chunk.shape();
+        let expected = (self.heads.n_kv_heads, self.heads.head_dim);
+        assert_eq!((shape.n_kv_heads, shape.head_dim), expected, "key-value heads of a chunk, and their length");
+    }
+
+    /// The tokens that make up a unit: whole tiles of rows.
+    fn unit_tokens(&self) -> usize {
+        let group = self.group();
+        let least = UNIT_ROWS.div_ceil(group);
+        (least..least + ROWS).find(|tokens| (tokens * group).is_multiple_of(ROWS)).unwrap_or(least)
+    }
+}
+
+impl Kernels {
+    /// Stores the keys and values of tokens in their caches: of `qkv`, (tokens, queries | keys | values).
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn append(&self, pool: &Pool, layer: &Attend<'_>, appends: Vec<Append<'_>>, qkv: &[f32]) {
+        layer.check(qkv);
+        let mut pieces = Vec::with_capacity(appends.len() * layer.heads.n_kv_heads);
+        let mut rows = 0;
+        for Append { chunk, row, tokens, position } in appends {
+            layer.check_chunk(chunk);
+            assert!(row + tokens.len() <= CHUNK_ROWS, "{} rows from row {row} of a chunk", tokens.len());
+            assert!(tokens.end <= qkv.len() / layer.width(), "rows {tokens:?} of qkv");
+            rows += tokens.len();
+            for (kv_head, head) in chunk.heads_mut().enumerate() {
+                pieces.push(Work::Append { head, kv_head, row, tokens: tokens.clone(), position });
+            }
+        }
+        // A stored number costs as much as some eight multiplications.
+        let work = 16 * rows * layer.heads.n_kv_heads * layer.heads.head_dim;
+        self.run_all(pool, work, layer, qkv, pieces);
+    }
+
+    /// Attention of every token over what its sequence's cache holds up to its own row.
+    ///
+    /// `qkv` is (tokens, queries | keys | values), of which the queries are read, and `out` (tokens, n_heads * head_dim).
+    /// The sequences hold all tokens in sequence.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn attend(&self, pool: &Pool, layer: &Attend<'_>, sequences: &[Sequence<'_>], qkv: &[f32], out: &mut [f32]) {
+        layer.check(qkv);
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
+        let tokens = qkv.len() / layer.width();
+        assert_eq!(out.len(), tokens * n_heads * head_dim, "length of the output with {tokens} tokens");
+        let (mut units, mut work, mut next) = (Vec::new(), 0, 0);
+        let mut rest = out;
+        for sequence in sequences {
+            assert_eq!(sequence.tokens.start, next, "first token of a sequence");
+            next = sequence.tokens.end;
+            let rows = sequence.position + sequence.tokens.len();
+            assert!(sequence.chunks.len() >= rows.div_ceil(CHUNK_ROWS), "chunks for {rows} rows");
+            sequence.chunks.iter().for_each(|chunk| layer.check_chunk(chunk));
+            let mut first = sequence.tokens.start;
+            while first < sequence.tokens.end {
+                let tokens = first..sequence.tokens.end.min(first + layer.unit_tokens());
+                let at = units.len();
+                let position = sequence.position + first - sequence.tokens.start;
+                for kv_head in 0..n_kv_heads {
+                    let unit = Unit { chunks: sequence.chunks, kv_head, tokens: tokens.clone(), position };
+                    work += unit.work(layer);
+                    units.push((unit, Vec::with_capacity(tokens.len())));
+                }
+                let (part, later) = rest.split_at_mut(tokens.len() * n_heads * head_dim);
+                rest = later;
+                for token in part.chunks_exact_mut(n_heads * head_dim) {
+                    for (unit, out) in units[at..].iter_mut().zip(token.chunks_exact_mut(layer.group() * head_dim)) {
+                        unit.1.push(out);
+                    }
+                }
+                first = tokens.end;
+            }
+        }
+        assert_eq!(next, tokens, "tokens of all sequences");
+
+        let sections = |unit: &Unit<'_>| unit.sections(layer).len();
+        let most = units.iter().map(|(unit, _)| sections(unit)).max().unwrap_or(0);
+        if work < INLINE_WORK || pool.threads() == 1 || most <= 1 || units.len() >= SHARED_UNITS * pool.threads() {
+            // The longest first, so that the last ones are short.
+            units.sort_by_key(|(unit, _)| std::cmp::Reverse(unit.work(layer)));
+            let pieces = units.into_iter().map(|(unit, out)| Work::Unit { unit, out }).collect();
+            return self.run_all(pool, work, layer, qkv, pieces);
+        }
+        let len = |unit: &Unit<'_>| unit.tokens.len() * layer.group() * layer.sums_len();
+        let mut buffer = vec![0.0; units.iter().map(|(unit, _)| sections(unit) * len(unit)).sum()];
+        let mut pieces = Vec::new();
+        let mut rest = buffer.as_mut_slice();
+        for (unit, _) in &units {
+            for section in unit.sections(layer) {
+                let (sums, later) = rest.split_at_mut(len(unit));
+                rest = later;
+                pieces.push(Work::Section { unit: unit.clone(), section, sums });
+            }
+        }
+        self.run_all(pool, work, layer, qkv, pieces);
+        let mut rest = buffer.as_slice();
+        let mut pieces = Vec::with_capacity(units.len());
+        for (unit, out) in units {
+            let (sums, later) = rest.split_at(sections(&unit) * len(&unit));
+            rest = later;
+            pieces.push(Work::Merge { unit, sums, out });
+        }
+        self.run_all(pool, buffer.len(), layer, qkv, pieces);
+    }
+
+    fn run_all(&self, pool: &Pool, work: usize, layer: &Attend<'_>, qkv: &[f32], pieces: Vec<Work<'_>>) {
+        if work < INLINE_WORK {
+            return pieces.into_iter().for_each(|piece| (self.attend)(layer, qkv, piece));
+        }
+        pool.for_each(pieces, |piece| (self.attend)(layer, qkv, piece));
+    }
+}
+
+/// With so many units per thread sequences are not cut into sections.
+const SHARED_UNITS: usize = 4;
 
 thread_local! {
-    /// Kept between calls, since long ones cost page faults for every token.
+    /// Kept between calls, since fresh memory costs a page fault for every 4 KiB.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
-    query: Vec<f32>,   // (head_dim / 4, ROWS, 4)
-    scores: Vec<f32>,  // (ROWS, seen)
-    weights: Vec<f32>, // (seen, ROWS)
+    row: Aligned<f32>,     // (head_dim)
+    query: Aligned<f32>,   // of every group of rows (head_dim / 64, rows, 64)
+    weights: Aligned<f32>, // (rows, 64)
+    factors: Aligned<f32>, // (rows)
+    section: Aligned<f32>, // (rows, sums)
+    whole: Aligned<f32>,   // (rows, sums)
+    wide: Aligned<f32>,    // keys or values of a tile
 }
 
-/// Units `first..` of all units of the batch, as many as `out` holds.
+/// One piece. `VECTORS` times [`ROWS`] sums fit into a tier's registers.
 #[inline(always)]
-pub(super) fn attend(heads: &Heads, spans: &[Span<'_>], q: &[f32], first: usize, out: &mut [f32]) {
-    let Heads { n_heads, n_kv_heads, head_dim, .. } = *heads;
-    let group = n_heads / n_kv_heads;
-    let unit = group * head_dim;
-    let token = n_heads * head_dim;
-    let q = &q[first * unit..];
+pub(super) fn attend<H: Half, const VECTORS: usize>(layer: &Attend<'_>, qkv: &[f32], work: Work<'_>) {
     let mut scratch = SCRATCH.take();
-    let mut done = 0; // units
-    while done * unit < out.len() {
-        let spans = &spans[(first + done) / n_kv_heads..];
-        let kv_head = (first + done) % n_kv_heads;
-        let (q, out) = (&q[done * unit..], &mut out[done * unit..]);
-        // Four tokens of one sequence share the reading of its cache, otherwise four heads do.
-        if let Some(spans) = spans.first_chunk::<4>()
-            && kv_head == 0
-            && out.len() >= 4 * token
-            && spans[1..].iter().all(|span| span.same_cache(&spans[0]))
-        {
-            for head in 0..n_heads {
-                let at = head * head_dim;
-                let spans = spans.each_ref();
-                attend_rows::<4>(heads, spans, head / group, &q[at..], token, &mut scratch, &mut out[at..]);
-            }
-            done += 4 * n_kv_heads;
-            continue;
+    match work {
+        Work::Append { head, kv_head, row, tokens, position } => {
+            append(layer, qkv, head, kv_head, row, tokens, position, &mut scratch);
         }
-        let mut head = 0;
-        while head < group {
-            let at = head * head_dim;
-            if group - head >= 4 {
-                let spans = [&spans[0]; 4];
-                attend_rows::<4>(heads, spans, kv_head, &q[at..], head_dim, &mut scratch, &mut out[at..]);
-                head += 4;
-            } else {
-                let spans = [&spans[0]];
-                attend_rows::<1>(heads, spans, kv_head, &q[at..], head_dim, &mut scratch, &mut out[at..]);
-                head += 1;
+        Work::Unit { unit, mut out } => {
+            prepare(layer, qkv, &unit, &mut scratch);
+            let len = unit.tokens.len() * layer.group() * layer.sums_len();
+            let mut section_sums = std::mem::take(&mut scratch.section);
+            let mut whole = std::mem::take(&mut scratch.whole);
+            sized(&mut whole, len).fill(0.0);
+            for section in unit.sections(layer) {
+                let sums = sized(&mut section_sums, len);
+                sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
+                merge(layer, sums, &mut whole);
             }
+            finish(layer, &whole, &mut out);
+            (scratch.section, scratch.whole) = (section_sums, whole);
         }
-        done += 1;
+        Work::Section { unit, section, sums } => {
+            prepare(layer, qkv, &unit, &mut scratch);
+            sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
+        }
+        Work::Merge { unit, sums, mut out } => {
+            let len = unit.tokens.len() * layer.group() * layer.sums_len();
+            let whole = sized(&mut scratch.whole, len);
+            whole.fill(0.0);
+            for sums in sums.chunks_exact(len) {
+                merge(layer, sums, whole);
+            }
+            finish(layer, whole, &mut out);
+        }
     }
     SCRATCH.set(scratch);
 }
 
-/// Query rows that lie `apart` elements from each other, over one key-value head of one cache, of which each sees a part
-/// that begins at the same row.
-#[inline(always)]
-fn attend_rows<const ROWS: usize>(
-    heads: &Heads,
-    spans: [&Span<'_>; ROWS],
-    kv_head: usize,
-    q: &[f32],
-    apart: usize,
-    scratch: &mut Scratch,
-    out: &mut [f32],
-) {
-    let dim = heads.head_dim;
-    let stride = heads.n_kv_heads * dim;
-    let mut longest = spans[0];
-    let mut shared = spans[0].end;
-    for span in spans {
-        longest = if span.end > longest.end { span } else { longest };
-        shared = shared.min(span.end);
-    }
-    let start = longest.start;
-    let seen = longest.end - start;
-    let query = sized(&mut scratch.query, panel_len(dim, ROWS));
-    let scores = sized(&mut scratch.scores, ROWS * seen);
-    let weights = sized(&mut scratch.weights, ROWS * (shared - start));
-
-    pack(Layout::OutIn, q, apart, dim, ROWS, query);
-    let mut interleaved = [[Lanes::ZERO; 2]; 64];
-    for (chunk, from, to) in longest.chunks(start, longest.end) {
-        let before = chunk * longest.chunk_rows + from - start;
-        let keys = longest.keys[chunk];
-        // Eight keys at a time; past the end the last one again, whose scores are not stored.
-        for row in (from..to).step_by(8) {
-            let key = |i: usize| &keys[(row + i).min(to - 1) * stride + kv_head * dim..][..dim];
-            let keys = [[key(0), key(1), key(2), key(3)], [key(4), key(5), key(6), key(7)]];
-            let sums = dots(keys, 8 * stride, steps_of::<4, ROWS>(query), &mut interleaved);
-            for r in 0..ROWS {
-                let [a, b] = [sums[r][0].quad_sums(), sums[r][1].quad_sums()];
-                let store = &mut scores[r * seen + before + row - from..][..8.min(to - row)];
-                for (score, sum) in store.iter_mut().zip(a.into_iter().chain(b)) {
-                    *score = sum * heads.scale;
-                }
-            }
-        }
-    }
-
-    let mut totals = [0.0; ROWS];
-    for r in 0..ROWS {
-        let scores = &mut scores[r * seen..][..spans[r].end - start];
-        totals[r] = exponentials(scores);
-        for (weight, score) in weights.iter_mut().skip(r).step_by(ROWS).zip(scores) {
-            *weight = *score;
-        }
-        out[r * apart..][..dim].fill(0.0);
-    }
-
-    // What all rows see, then what each sees beyond.
-    weigh::<ROWS>(heads, longest, kv_head, start..shared, steps_of(weights), out, apart);
-    for r in 0..ROWS {
-        let weights = &scores[r * seen..][shared - start..spans[r].end - start];
-        let out = &mut out[r * apart..];
-        weigh::<1>(heads, longest, kv_head, shared..spans[r].end, steps_of(weights), out, apart);
-        for out in &mut out[..dim] {
-            *out /= totals[r];
-        }
-    }
-}
-
-impl Span<'_> {
-    /// Whether `other` looks into the same cache, from the same row on.
-    fn same_cache(&self, other: &Span<'_>) -> bool {
-        std::ptr::eq(self.keys, other.keys)
-            && std::ptr::eq(self.values, other.values)
-            && self.chunk_rows == other.chunk_rows
-            && self.start == other.start
-    }
-
-    /// Every chunk that holds rows of `start..end`, with the first and the end of those rows inside the chunk.
-    #[inline(always)]
-    fn chunks(&self, start: usize, end: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-        let rows = self.chunk_rows;
-        (start / rows..end.div_ceil(rows)).map(move |chunk| {
-            let origin = chunk * rows;
-            (chunk, start.max(origin) - origin, end.min(origin + rows) - origin)
-        })
-    }
-}
-
-/// Adds the values of some rows of the cache to the rows of `out`, each times its weight.
-#[inline(always)]
-fn weigh<const ROWS: usize>(
-    heads: &Heads,
-    span: &Span<'_>,
-    kv_head: usize,
-    rows: Range<usize>,
-    weights: &[[[f32; 1]; ROWS]], // one step per row
-    out: &mut [f32],
-    apart: usize,
-) {
-    if rows.is_empty() {
-        return;
-    }
-    let dim = heads.head_dim;
-    let stride = heads.n_kv_heads * dim;
-    for (chunk, from, to) in span.chunks(rows.start, rows.end) {
-        let before = chunk * span.chunk_rows + from - rows.start;
-        let values = &span.values[chunk][from * stride + kv_head * dim..];
-        let weights = &weights[before..][..to - from];
-        let done = weigh_strips::<4, ROWS>(values, stride, weights, dim, 0, out, apart);
-        let done = weigh_strips::<1, ROWS>(values, stride, weights, dim, done, out, apart);
-        for column in done..dim {
-            for r in 0..ROWS {
-                let sum = &mut out[r * apart + column];
-                for (value, weight) in values[column..].iter().step_by(stride).zip(weights) {
-                    *sum = value.mul_add(weight[r][0], *sum);
-                }
-            }
-        }
-    }
-}
-
-/// The whole strips of `VECTORS` vectors from column `done` on; returns the first column that was left.
-#[inline(always)]
-fn weigh_strips<const VECTORS: usize, const ROWS: usize>(
-    values: &[f32],
-    stride: usize,
-    weights: &[[[f32; 1]; ROWS]],
-    dim: usize,
-    done: usize,
-    out: &mut [f32],
-    apart: usize,
-) -> usize {
-    let mut column = done;
-    while column + VECTORS * LANES <= dim {
-        let mut sums = [[Lanes::ZERO; VECTORS]; ROWS];
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                sums[r][v] = Lanes::load(&out[r * apart + column..].as_chunks::<LANES>().0[v]);
-            }
-        }
-        let sums = strip(sums, &values[column..], stride, weights);
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                out[r * apart + column..].as_chunks_mut::<LANES>().0[v] = sums[r][v].0;
-            }
-        }
-        column += VECTORS * LANES;
-    }
-    column
-}
-
 /// The first `len` numbers of a buffer that grows as needed.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+#[inline(always)]
+fn sized(buffer: &mut Aligned<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        *buffer = Aligned::zeros(len);
     }
     &mut buffer[..len]
 }
 
-/// Replaces the scores by `exp(score - largest)` and returns their sum: lane i adds up i, i + 16, …, then the lanes.
+/// Keys, normalised and turned, and values of one head.
 #[inline(always)]
-fn exponentials(scores: &mut [f32]) -> f32 {
+fn append(
+    layer: &Attend<'_>,
+    qkv: &[f32],
+    mut head: HeadMut<'_>,
+    kv_head: usize,
+    row: usize,
+    tokens: Range<usize>,
+    position: usize,
+    scratch: &mut Scratch,
+) {
+    let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
+    let key = sized(&mut scratch.row, head_dim);
+    for (i, token) in tokens.enumerate() {
+        let heads = &qkv[token * layer.width() + n_heads * head_dim..];
+        let norm = layer.norms.map(|norms| (norms.key, norms.eps));
+        settle(layer, norm, position + i, &heads[kv_head * head_dim..][..head_dim], key);
+        let value = &heads[(n_kv_heads + kv_head) * head_dim..][..head_dim];
+        head.store(row + i, key, value);
+    }
+}
+
+/// One head's query or key as scores are made of it.
+#[inline(always)]
+fn settle(layer: &Attend<'_>, norm: Option<(&[f32], f32)>, position: usize, from: &[f32], to: &mut [f32]) {
+    match norm {
+        Some((weight, eps)) => rms_norm(weight, eps, from, to),
+        None => to.copy_from_slice(from),
+    }
+    if let Some(rotary) = layer.rotary {
+        rotary.turn(position, to);
+    }
+}
+
+/// A block of 64 elements of a query, or a row of weights over a tile.
+type Coefficients = [f32; CHUNK_ROWS];
+
+/// How `rows` are cut into groups whose sums fit into registers.
+#[inline(always)]
+fn groups(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let size = match rows - at {
+            0 => return None,
+            ROWS.. => ROWS,
+            left => 1 << left.ilog2(), // 4, 2 or 1
+        };
+        at += size;
+        Some(at - size..at)
+    })
+}
+
+/// The unit's queries, scaled, in the order in which they are read.
+#[inline(always)]
+fn prepare(layer: &Attend<'_>, qkv: &[f32], unit: &Unit<'_>, scratch: &mut Scratch) {
+    let Heads { n_heads, head_dim, scale, .. } = layer.heads;
+    let group = layer.group();
+    let rows = unit.tokens.len() * group;
+    let blocks = head_dim.div_ceil(CHUNK_ROWS);
+    let query = sized(&mut scratch.query, rows * blocks * CHUNK_ROWS).as_chunks_mut::<CHUNK_ROWS>().0;
+    let head = sized(&mut scratch.row, head_dim);
+    let norm = layer.norms.map(|norms| (norms.query, norms.eps));
+    let factor = scale * std::f32::consts::LOG2_E;
+    for members in groups(rows) {
+        let first = members.start * blocks;
+        let size = members.len();
+        for row in members.clone() {
+            let (token, member) = (row / group, row % group);
+            let from =
+                (unit.tokens.start + token) * (n_heads + 2 * layer.heads.n_kv_heads) + unit.kv_head * group + member;
+            settle(layer, norm, unit.position + token, &qkv[from * head_dim..][..head_dim], head);
+            for (block, from) in head.chunks(CHUNK_ROWS).enumerate() {
+                let to = &mut query[first + block * size + row - members.start];
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = from * factor;
+                }
+            }
+        }
+    }
+}
+
+/// A row's sums, in vectors: the largest score and whether there is any; the weights; the weighted values.
+struct Sums;
+
+impl Sums {
+    const MAX: usize = 0;
+    const ANY: usize = 1;
+    const TOTAL: usize = LANES;
+    const VALUES: usize = 2 * LANES;
+}
+
+/// The sums of one section for all rows of a unit.
+#[inline(always)]
+fn sum_section<H: Half, const VECTORS: usize>(
+    layer: &Attend<'_>,
+    unit: &Unit<'_>,
+    section: usize,
+    sums: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let len = layer.sums_len();
+    let group = layer.group();
+    let rows = unit.tokens.len() * group;
+    for sums in sums.chunks_exact_mut(len) {
+        sums.fill(0.0);
+        sums[Sums::MAX] = f32::NEG_INFINITY;
+    }
+    let head_dim = layer.heads.head_dim;
+    let blocks = head_dim.div_ceil(CHUNK_ROWS);
+    let query = scratch.query.as_chunks::<CHUNK_ROWS>().0;
+    sized(&mut scratch.weights, rows * CHUNK_ROWS);
+    let weights = scratch.weights.as_chunks_mut::<CHUNK_ROWS>().0;
+    let factors = sized(&mut scratch.factors, rows);
+    let (first, last) = (unit.seen(layer, 0).start, unit.seen(layer, unit.tokens.len() - 1).end);
+    let first = first.max(section * SECTION);
+    let last = last.min((section + 1) * SECTION);
+    let shape = unit.chunks[0].shape();
+    let wide = sized(&mut scratch.wide, CHUNK_ROWS * head_dim.next_multiple_of(LANES));
+    for tile in first / CHUNK_ROWS..last.div_ceil(CHUNK_ROWS) {
+        let origin = tile * CHUNK_ROWS;
+        let within = |row: usize| row.clamp(origin, origin + CHUNK_ROWS) - origin;
+        let seen_by = |row: usize| {
+            let seen = unit.seen(layer, row / group);
+            (within(seen.start), within(seen.end))
+        };
+        let head = unit.chunks[tile].head(unit.kv_head);
+        let (from, to) = (within(first), within(last));
+
+        let keys = head.keys::<H>(&shape, from / LANES..to.div_ceil(LANES), wide);
+        for members in groups(rows) {
+            let query = &query[members.start * blocks..members.end * blocks];
+            let weights = &mut weights[members.clone()];
+            let sums = &mut sums[members.start * len..members.end * len];
+            let factors = &mut factors[members.clone()];
+            let seen = |i: usize| seen_by(members.start + i);
+            match members.len() {
+                ROWS => weigh_keys::<VECTORS, ROWS>(keys, query, seen, weights, factors, sums),
+                4 => weigh_keys::<VECTORS, 4>(keys, query, seen, weights, factors, sums),
+                2 => weigh_keys::<VECTORS, 2>(keys, query, seen, weights, factors, sums),
+                _ => weigh_keys::<VECTORS, 1>(keys, query, seen, weights, factors, sums),
+            }
+        }
+
+        let values = head.values::<H>(&shape, from..to, wide);
+        let values = Values { data: values, first: from, vectors: shape.vectors() };
+        for members in groups(rows) {
+            let weights = &weights[members.clone()];
+            let sums = &mut sums[members.start * len..members.end * len];
+            let factors = &factors[members.clone()];
+            let seen = |i: usize| seen_by(members.start + i);
+            match members.len() {
+                ROWS => add_values::<VECTORS, ROWS>(values, weights, seen, factors, sums),
+                4 => add_values::<VECTORS, 4>(values, weights, seen, factors, sums),
+                2 => add_values::<VECTORS, 2>(values, weights, seen, factors, sums),
+                _ => add_values::<VECTORS, 1>(values, weights, seen, factors, sums),
+            }
+        }
+    }
+}
+
+/// Scores of a group of rows over a tile, and the weights that they become.
+#[inline(always)]
+fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
+    keys: &[[[f32; LANES]; KEY_VECTORS]], // (head_dim)
+    query: &[Coefficients],               // (head_dim / 64, ROWS)
+    seen: impl Fn(usize) -> (usize, usize),
+    weights: &mut [Coefficients],
+    factors: &mut [f32],
+    sums: &mut [f32],
+) {
+    let (Some(weights), Some(factors)) = (weights.first_chunk_mut::<ROWS>(), factors.first_chunk_mut::<ROWS>()) else {
+        return;
+    };
+    let query = query.as_chunks::<ROWS>().0;
+    let seen: [(usize, usize); ROWS] = std::array::from_fn(seen);
+    let (mut from, mut to) = (CHUNK_ROWS, 0);
+    for (start, end) in seen {
+        if start < end {
+            (from, to) = (from.min(start), to.max(end));
+        }
+    }
+    let mut column = from / LANES;
+    let columns = to.div_ceil(LANES);
+    while column < columns {
+        if VECTORS > 1 && columns - column >= VECTORS {
+            let scores = scores::<VECTORS, ROWS>(keys, column, query);
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    weights[r].as_chunks_mut::<LANES>().0[column + v] = scores[r][v].0;
+                }
+            }
+            column += VECTORS;
+        } else {
+            let scores = scores::<1, ROWS>(keys, column, query);
+            for r in 0..ROWS {
+                weights[r].as_chunks_mut::<LANES>().0[column] = scores[r][0].0;
+            }
+            column += 1;
+        }
+    }
+    let len = sums.len() / ROWS;
+    for (r, sums) in sums.chunks_exact_mut(len).enumerate() {
+        let (start, end) = seen[r];
+        factors[r] = 1.0;
+        if start < end {
+            factors[r] = soften(&mut weights[r], start, end, sums);
+        }
+    }
+}
+
+/// `VECTORS` vectors of scores from vector `first` on: one chain over the elements of a head.
+#[inline(always)]
+fn scores<const VECTORS: usize, const ROWS: usize>(
+    keys: &[[[f32; LANES]; KEY_VECTORS]],
+    first: usize,
+    query: &[[Coefficients; ROWS]],
+) -> [[Lanes; VECTORS]; ROWS] {
+    let mut sums = [[Lanes::ZERO; VECTORS]; ROWS];
+    for (keys, query) in keys.chunks(CHUNK_ROWS).zip(query) {
+        for (i, key) in keys.iter().enumerate() {
+            for v in 0..VECTORS {
+                let key = Lanes::load(&key[if VECTORS == KEY_VECTORS { v } else { (first + v) % KEY_VECTORS }]);
+                for r in 0..ROWS {
+                    sums[r][v] = key.mul_add(Lanes([query[r][i % CHUNK_ROWS]; LANES]), sums[r][v]);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Turns a row's scores from `start` to `end` into weights, against the largest score so far, and adds them up; what was
+/// summed up before has to be multiplied by the result.
+#[inline(always)]
+fn soften(scores: &mut Coefficients, start: usize, end: usize, sums: &mut [f32]) -> f32 {
+    let (first, last) = (start / LANES, end.div_ceil(LANES));
+    let vectors = &mut scores.as_chunks_mut::<LANES>().0[first..last];
+    if !start.is_multiple_of(LANES) || !end.is_multiple_of(LANES) {
+        for (v, scores) in vectors.iter_mut().enumerate() {
+            let key = (first + v) * LANES;
+            for i in 0..LANES {
+                let inside = key + i >= start && key + i < end;
+                scores[i] = if inside { scores[i] } else { f32::NEG_INFINITY };
+            }
+        }
+    }
     let mut largest = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = scores.as_chunks::<LANES>();
-    for chunk in chunks {
+    for scores in vectors.iter() {
         for i in 0..LANES {
-            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+            largest[i] = if scores[i] > largest[i] { scores[i] } else { largest[i] };
         }
     }
-    let mut max = f32::NEG_INFINITY;
-    for &score in largest.iter().chain(rest) {
-        max = if score > max { score } else { max };
-    }
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    let mut total = Lanes::ZERO;
-    for chunk in chunks {
-        for i in 0..LANES {
-            chunk[i] = exp(chunk[i] - max);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
         }
-        total = total.add(Lanes(*chunk));
+        half /= 2;
     }
-    for (total, score) in total.0.iter_mut().zip(rest) {
-        *score = exp(*score - max);
-        *total += *score;
+    let before = sums[Sums::MAX];
+    let max = if largest[0] > before { largest[0] } else { before };
+    let factor = exp2_below_zero(before - max);
+    sums[Sums::MAX] = max;
+    sums[Sums::ANY] = 1.0;
+    let total = &mut sums[Sums::TOTAL..].as_chunks_mut::<LANES>().0[0];
+    for i in 0..LANES {
+        total[i] *= factor;
     }
-    total.sum()
+    for scores in vectors {
+        for i in 0..LANES {
+            scores[i] = exp2_below_zero(scores[i] - max);
+            total[i] += scores[i];
+        }
+    }
+    factor
+}
+
+/// Rows of values, from row `first` of the tile on.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    data: &'a [[f32; LANES]], // (rows, vectors)
+    first: usize,
+    vectors: usize,
+}
+
+/// Adds the values of a tile to the sums of a group of rows, each times its weight.
+#[inline(always)]
+fn add_values<const VECTORS: usize, const ROWS: usize>(
+    values: Values<'_>,
+    weights: &[Coefficients],
+    seen: impl Fn(usize) -> (usize, usize),
+    factors: &[f32],
+    sums: &mut [f32],
+) {
+    let (Some(weights), Some(factors)) = (weights.first_chunk::<ROWS>(), factors.first_chunk::<ROWS>()) else {
+        return;
+    };
+    let seen: [(usize, usize); ROWS] = std::array::from_fn(seen);
+    let (mut from, mut to) = (0, CHUNK_ROWS);
+    for (start, end) in seen {
+        (from, to) = (from.max(start), to.min(end));
+    }
+    // What all rows see between what single ones see: each sum is a chain over the keys in sequence.
+    let len = sums.len() / ROWS;
+    let mut factors = *factors;
+    if from >= to {
+        (from, to) = (CHUNK_ROWS, CHUNK_ROWS);
+    }
+    for r in 0..ROWS {
+        let (start, end) = (seen[r].0, seen[r].1.min(from));
+        if start < end {
+            let sums = &mut sums[r * len..][..len];
+            add_rows::<VECTORS, 1>(values, &[weights[r]], start..end, &[factors[r]], sums);
+            factors[r] = 1.0;
+        }
+    }
+    if from < to {
+        add_rows::<VECTORS, ROWS>(values, weights, from..to, &factors, sums);
+        for r in 0..ROWS {
+            let (start, end) = (to, seen[r].1);
+            if start < end {
+                add_rows::<VECTORS, 1>(values, &[weights[r]], start..end, &[1.0], &mut sums[r * len..][..len]);
+            }
+        }
+    }
+}
+
+/// Adds rows of values to `ROWS` sums, which are multiplied by their factors before.
+#[inline(always)]
+fn add_rows<const VECTORS: usize, const ROWS: usize>(
+    values: Values<'_>,
+    weights: &[Coefficients; ROWS],
+    rows: Range<usize>,
+    factors: &[f32; ROWS],
+    sums: &mut [f32],
+) {
+    let mut column = 0;
+    while column < values.vectors {
+        if VECTORS > 1 && values.vectors - column >= VECTORS {
+            add_columns::<VECTORS, ROWS>(values, column, weights, rows.clone(), factors, sums);
+            column += VECTORS;
+        } else {
+            add_columns::<1, ROWS>(values, column, weights, rows.clone(), factors, sums);
+            column += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn add_columns<const VECTORS: usize, const ROWS: usize>(
+    values: Values<'_>,
+    column: usize,
+    weights: &[Coefficients; ROWS],
+    rows: Range<usize>,
+    factors: &[f32; ROWS],
+    sums: &mut [f32],
+) {
+    let len = sums.len() / ROWS;
+    let at = |r: usize| r * len + Sums::VALUES + column * LANES;
+    let mut lanes = [[Lanes::ZERO; VECTORS]; ROWS];
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            lanes[r][v] = Lanes::load(&sums[at(r)..].as_chunks().0[v]);
+            for i in 0..LANES {
+                lanes[r][v].0[i] *= factors[r];
+            }
+        }
+    }
+    let data = &values.data[(rows.start - values.first) * values.vectors + column..];
+    for (row, value) in rows.zip(data.chunks(values.vectors)) {
+        let Some(value) = value.first_chunk::<VECTORS>() else { break };
+        for v in 0..VECTORS {
+            let value = Lanes::load(&value[v]);
+            for r in 0..ROWS {
+                lanes[r][v] = value.mul_add(Lanes([weights[r][row % CHUNK_ROWS]; LANES]), lanes[r][v]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for v in 0..VECTORS {
+            sums[at(r)..].as_chunks_mut().0[v] = lanes[r][v].0;
+        }
+    }
+}
+
+/// Adds a section's sums to those of the sections before it.
+#[inline(always)]
+fn merge(layer: &Attend<'_>, sums: &[f32], whole: &mut [f32]) {
+    let len = layer.sums_len();
+    for (sums, whole) in sums.chunks_exact(len).zip(whole.chunks_exact_mut(len)) {
+        if sums[Sums::ANY] == 0.0 {
+            continue;
+        }
+        if whole[Sums::ANY] == 0.0 {
+            whole.copy_from_slice(sums);
+            continue;
+        }
+        let (here, before) = (sums[Sums::MAX], whole[Sums::MAX]);
+        let max = if here > before { here } else { before };
+        let (here, before) = (exp2_below_zero(here - max), exp2_below_zero(before - max));
+        whole[Sums::MAX] = max;
+        for (whole, sum) in whole[Sums::TOTAL..].iter_mut().zip(&sums[Sums::TOTAL..]) {
+            *whole = sum.mul_add(here, *whole * before);
+        }
+    }
+}
+
+/// Weighted means from sums: the unit's rows.
+#[inline(always)]
+fn finish(layer: &Attend<'_>, whole: &[f32], out: &mut [&mut [f32]]) {
+    let heads = out.iter_mut().flat_map(|token| token.chunks_exact_mut(layer.heads.head_dim));
+    for (whole, out) in whole.chunks_exact(layer.sums_len()).zip(heads) {
+        let total = Lanes::load(&whole[Sums::TOTAL..].as_chunks().0[0]).sum();
+        for (out, sum) in out.iter_mut().zip(&whole[Sums::VALUES..]) {
+            *out = sum / total;
+        }
+    }
 }

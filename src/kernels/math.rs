@@ -37,6 +37,27 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
+/// `2^x` for x <= 0 within 1 ulp, exactly 1 at 0; 0 below -125, NaN for NaN. Half the work of `exp`.
+#[inline(always)]
+pub(super) fn exp2_below_zero(x: f32) -> f32 {
+    /// Adding it leaves the nearest integer, plus the bias of an exponent, in the low bits: 1.5 * 2^23 + 127.
+    const ROUND: f32 = 12_583_039.0;
+    // A comparison and not `max`: NaN has to pass.
+    let bounded = if x < -125.0 { -125.0 } else { x };
+    let shifted = bounded + ROUND;
+    let r = bounded - (shifted - ROUND); // |r| <= 1 / 2, exact
+    // The polynomial of degree 6 with the least relative error (2e-9) among those that are 1 at 0.
+    let mut p = 1.535_336_2e-4;
+    p = r.mul_add(p, 1.339_887_4e-3);
+    p = r.mul_add(p, 9.618_437e-3);
+    p = r.mul_add(p, 5.550_332_4e-2);
+    p = r.mul_add(p, 2.402_264_8e-1);
+    p = r.mul_add(p, std::f32::consts::LN_2);
+    p = r.mul_add(p, 1.0);
+    let power = f32::from_bits(shifted.to_bits() << 23);
+    if x < -125.0 { 0.0 } else { p * power }
+}
+
 /// The hyperbolic tangent within 2 ulp.
 #[inline(always)]
 pub(super) fn tanh(x: f32) -> f32 {

@@ -13,7 +13,12 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
+mod cache;
 #[cfg(target_arch = "x86_64")]
 mod dense512;
 mod lanes;
@@ -21,6 +26,10 @@ mod math;
 mod matmul;
 mod pool;
 mod product;
+mod quantize;
+mod quantized;
+mod roof;
+mod rope;
 mod rows;
 mod select;
 mod tiers;
@@ -28,8 +37,12 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
+pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
+pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
+pub use roof::Arithmetic;
+pub use rope::{Pairing, Rotary};
 pub use select::{largest, nth_largest};
 
 use half::{bf16, f16};
@@ -124,34 +137,6 @@ pub enum Activation {
     Tanh,
 }
 
-/// The shape of an attention layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Heads {
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
-    pub n_kv_heads: usize,
-    /// Numbers per head.
-    pub head_dim: usize,
-    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-}
-
-/// What one query token sees: rows `start..end` of its sequence's cache, which is kept in chunks of equal size.
-#[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// Each (chunk_rows, n_kv_heads * head_dim); the last may be shorter as long as it holds the rows seen.
-    pub keys: &'a [&'a [f32]],
-    /// Like `keys`.
-    pub values: &'a [&'a [f32]],
-    /// Rows per chunk.
-    pub chunk_rows: usize,
-    /// The first row seen.
-    pub start: usize,
-    /// One past the last row seen.
-    pub end: usize,
-}
-
 /// One of the matrices whose outputs stand side by side in y.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
@@ -191,17 +176,21 @@ pub enum Before<'a> {
 /// Weight, bias, eps, x, y.
 type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
 
+/// Format, numbers, blocks.
+type QuantizeFn = fn(Format, &[f32], &mut [u8]);
+
 /// Kernels compiled for one set of CPU instructions.
 pub struct Kernels {
     name: &'static str,
     dense: Family,
-    quantized: Option<&'static Family>,
+    quantized: &'static Family,
     layer_norm: LayerNormFn,
     rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
     activate: fn(Activation, &mut [f32]),
-    attend: fn(&Heads, &[Span<'_>], &[f32], usize, &mut [f32]),
+    attend: fn(&Attend<'_>, &[f32], attention::Work<'_>),
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
+    quantize: QuantizeFn,
 }
 
 /// A name that is not among the [`available`] kernels.
@@ -262,7 +251,7 @@ const INLINE_WORK: usize = 1 << 16;
 const PIECES_PER_THREAD: usize = 4;
 
 impl Kernels {
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `avx512bf16`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -290,7 +279,7 @@ impl Kernels {
     /// The functions for weights like these.
     fn family(&self, w: &Matrix<'_>) -> &Family {
         match w.data {
-            Slice::Blocks(..) => self.quantized.expect("kernels for quantised weights"),
+            Slice::Blocks(..) => self.quantized,
             _ => &self.dense,
         }
     }
@@ -317,36 +306,6 @@ impl Kernels {
         pool.for_each(x.chunks_mut(len).collect(), |x| (self.activate)(activation, x));
     }
 
-    /// Attention of every query token over its own cached rows, softmax inside.
-    ///
-    /// `q` and `out` are (tokens, n_heads * head_dim), with one span for each token.
-    ///
-    /// # Panics
-    ///
-    /// When lengths do not fit, or a token sees nothing.
-    pub fn attend(&self, pool: &Pool, heads: &Heads, spans: &[Span<'_>], q: &[f32], out: &mut [f32]) {
-        let Heads { n_heads, n_kv_heads, head_dim, .. } = *heads;
-        assert!(
-            n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0 && head_dim > 0,
-            "{n_heads} heads of {head_dim} over {n_kv_heads} key-value heads"
-        );
-        assert_eq!(q.len(), spans.len() * n_heads * head_dim, "length of q with {} tokens", spans.len());
-        assert_eq!(out.len(), q.len(), "length of the output");
-        let mut work = 0;
-        for span in spans {
-            span.check(n_kv_heads * head_dim);
-            work += 2 * (span.end - span.start) * n_heads * head_dim;
-        }
-        let unit = n_heads / n_kv_heads * head_dim;
-        let units = out.len() / unit;
-        let pieces = self.pieces(pool, work);
-        let len = units.div_ceil(pieces).max(1);
-        // Whole tokens, four of them at a time, where there are enough: they share the reading of their cache.
-        let len = if spans.len() >= 4 * pieces { len.next_multiple_of(4 * n_kv_heads) } else { len };
-        let pieces = out.chunks_mut(len * unit).enumerate().collect();
-        pool.for_each(pieces, |(i, out)| (self.attend)(heads, spans, q, i * len, out));
-    }
-
     /// `out` = the same numbers as `f32`: one row of an embedding.
     ///
     /// # Panics
@@ -363,6 +322,17 @@ impl Kernels {
         (self.first_non_finite)(w)
     }
 
+    /// Writes numbers as blocks: whole ones, of numbers that are finite and at most 65,504 in magnitude.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn quantize(&self, format: Format, x: &[f32], to: &mut [u8]) {
+        assert!(x.len().is_multiple_of(format.block_len()), "{} numbers are not whole blocks", x.len());
+        assert_eq!(to.len(), format.bytes(x.len()), "length of the blocks");
+        (self.quantize)(format, x, to);
+    }
+
     /// How many pieces to cut a call into.
     fn pieces(&self, pool: &Pool, work: usize) -> usize {
         if pool.threads() == 1 || work < INLINE_WORK { 1 } else { pool.threads() * PIECES_PER_THREAD }
@@ -371,21 +341,6 @@ impl Kernels {
     /// The length of a piece of `len` elements in whole rows of `dim`, each element `cost` multiplications.
     fn piece_len(&self, pool: &Pool, len: usize, dim: usize, cost: usize) -> usize {
         len.div_ceil(self.pieces(pool, len * cost)).next_multiple_of(dim).max(dim)
-    }
-}
-
-impl Span<'_> {
-    /// Panics unless every row seen is there.
-    fn check(&self, width: usize) {
-        let Span { keys, values, chunk_rows, start, end } = *self;
-        assert!(chunk_rows > 0 && start < end, "span of rows {start}..{end} in chunks of {chunk_rows}");
-        let chunks = end.div_ceil(chunk_rows);
-        assert!(keys.len() >= chunks && values.len() >= chunks, "span up to row {end} needs {chunks} chunks");
-        for chunk in start / chunk_rows..chunks {
-            let rows = chunk_rows.min(end - chunk * chunk_rows);
-            let (keys, values) = (keys[chunk].len(), values[chunk].len());
-            assert!(keys.min(values) >= rows * width, "chunk {chunk} holds fewer than {rows} rows of {width}");
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::math::{exp, normal_cdf, tanh};
+use super::quantized::dequantize;
 use super::{Activation, Slice};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` of every row, the mean first and the variance from the differences.
@@ -84,7 +85,7 @@ pub(super) fn widen<H: Half>(w: Slice<'_>, out: &mut [f32]) {
         Slice::F32(w) => out.copy_from_slice(w),
         Slice::F16(w) => _ = Element::widen_into(H::view(w), 0, out),
         Slice::Bf16(w) => _ = Element::widen_into(w, 0, out),
-        Slice::Blocks(..) => unimplemented!(),
+        Slice::Blocks(format, bytes) => dequantize(format, bytes, out),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every tier against plain loops in `f64`, and against the other tiers bit for bit.
 
+mod attention;
+
 use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
@@ -346,116 +348,6 @@ fn activations_follow_their_formulas() {
         let mut nan = [f32::NAN; 19];
         best().activate(&pool(1), activation, &mut nan);
         assert!(nan.iter().all(|x| x.is_nan()), "{activation:?} of NaN is {nan:?}");
-    }
-}
-
-/// Everything `attend` reads, with the rows of one cache per sequence in one piece.
-struct Attention {
-    heads: Heads,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    q: Vec<f32>,
-    seen: Vec<(usize, usize)>,
-}
-
-impl Attention {
-    fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize, seen: &[(usize, usize)]) -> Attention {
-        let mut numbers = Numbers((n_heads * 100 + head_dim) as u64);
-        let rows = seen.iter().map(|(_, end)| *end).max().unwrap_or(0);
-        Attention {
-            heads: Heads { n_heads, n_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() },
-            keys: numbers.many(rows * n_kv_heads * head_dim),
-            values: numbers.many(rows * n_kv_heads * head_dim),
-            q: numbers.many(seen.len() * n_heads * head_dim).iter().map(|q| q * 4.0).collect(),
-            seen: seen.to_vec(),
-        }
-    }
-
-    fn run(&self, kernels: &Kernels, pool: &Pool, chunk_rows: usize) -> Vec<f32> {
-        let len = chunk_rows * self.heads.n_kv_heads * self.heads.head_dim;
-        let keys: Vec<&[f32]> = self.keys.chunks(len).collect();
-        let values: Vec<&[f32]> = self.values.chunks(len).collect();
-        let span = |&(start, end): &(usize, usize)| Span { keys: &keys, values: &values, chunk_rows, start, end };
-        let spans: Vec<Span<'_>> = self.seen.iter().map(span).collect();
-        let mut out = vec![f32::NAN; self.q.len()];
-        kernels.attend(pool, &self.heads, &spans, &self.q, &mut out);
-        out
-    }
-
-    fn naive(&self) -> Vec<f64> {
-        let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
-        let mut out = Vec::new();
-        for (token, &(start, end)) in self.seen.iter().enumerate() {
-            for head in 0..n_heads {
-                let q = &self.q[(token * n_heads + head) * head_dim..][..head_dim];
-                let row = |of: &[f32], j: usize| -> Vec<f64> {
-                    let at = (j * n_kv_heads + head / (n_heads / n_kv_heads)) * head_dim;
-                    of[at..][..head_dim].iter().map(|x| f64::from(*x)).collect()
-                };
-                let dot = |j| -> f64 { row(&self.keys, j).iter().zip(q).map(|(k, q)| k * f64::from(*q)).sum() };
-                let scores: Vec<f64> = (start..end).map(|j| dot(j) * f64::from(scale)).collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-                let mut sums = vec![0.0; head_dim];
-                for (j, score) in (start..end).zip(&scores) {
-                    for (sum, value) in sums.iter_mut().zip(row(&self.values, j)) {
-                        *sum += (score - max).exp() / total * value;
-                    }
-                }
-                out.extend(sums);
-            }
-        }
-        out
-    }
-}
-
-#[test]
-fn attention_is_right_and_knows_no_chunks_threads_tiers_or_neighbours() {
-    // Neighbours that begin at the same row are computed together, others are not.
-    let mut spans = vec![(0, 1), (0, 2), (0, 17), (3, 40), (39, 40), (8, 16), (7, 33), (0, 100), (64, 100)];
-    spans.extend((20..=31).map(|end| (0, end)));
-    spans.extend([(5, 99), (5, 6), (5, 50), (5, 51), (5, 100)]);
-    for (n_heads, n_kv_heads, head_dim) in
-        [(1, 1, 1), (2, 2, 7), (4, 4, 64), (6, 2, 16), (8, 1, 33), (4, 1, 80), (9, 1, 24)]
-    {
-        let attention = Attention::new(n_heads, n_kv_heads, head_dim, &spans);
-        let what = format!("{n_heads} heads over {n_kv_heads} of {head_dim}");
-        let right = attention.run(best(), &pool(1), 1000);
-        for (out, naive) in right.iter().zip(attention.naive()) {
-            assert!((f64::from(*out) - naive).abs() <= 4e-6, "{what}: {out} instead of {naive}");
-        }
-        for kernels in available() {
-            for chunk_rows in [1, 3, 8, 16, 37, 100] {
-                let out = attention.run(kernels, &pool(1), chunk_rows);
-                assert_eq!(bits(&right), bits(&out), "{what}: {} in chunks of {chunk_rows}", kernels.name());
-            }
-            for threads in [2, 3] {
-                let out = attention.run(kernels, &pool(threads), 16);
-                assert_eq!(bits(&right), bits(&out), "{what}: {} on {threads} threads", kernels.name());
-            }
-        }
-        let len = n_heads * head_dim;
-        for token in 0..spans.len() {
-            let alone = Attention {
-                heads: attention.heads,
-                keys: attention.keys.clone(),
-                values: attention.values.clone(),
-                q: attention.q[token * len..][..len].to_vec(),
-                seen: vec![spans[token]],
-            };
-            let out = alone.run(best(), &pool(1), 16);
-            assert_eq!(bits(&right[token * len..][..len]), bits(&out), "{what}: token {token} alone");
-        }
-    }
-}
-
-#[test]
-fn attention_survives_scores_that_would_overflow() {
-    let mut attention = Attention::new(2, 1, 16, &[(0, 20)]);
-    attention.heads.scale = 1e4;
-    for kernels in available() {
-        let out = attention.run(kernels, &pool(1), 8);
-        assert!(out.iter().all(|x| x.is_finite()), "{}", kernels.name());
     }
 }
 

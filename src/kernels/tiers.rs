@@ -1,18 +1,22 @@
 //! The tiers: the same portable code, compiled once for every set of instructions worth having.
 //!
-//! There is no second way to compute anything here, so all tiers give the same bits. A kernel written by hand for one
-//! tier takes the place of the entry in that tier's table and has to keep the order of additions that the portable one
-//! documents; the tests compare every tier with `SCALAR`.
+//! All tiers give the same bits. A kernel written by hand for one tier takes the place of the entry in that tier's table
+//! and has to keep the order of additions that the portable one documents; the tests compare every tier with `SCALAR`.
 #![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use std::ops::Range;
 
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
-use super::dense512;
-#[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
-use super::{Kernels, attention, matmul, rows};
+#[cfg(target_arch = "x86_64")]
+use super::product::{Out, Panels};
+#[cfg(target_arch = "x86_64")]
+use super::{Activation, Format, Matrix, QuantizeFn, Slice, avx2, avx512, dense512};
+use super::{Kernels, attention, matmul, quantize, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
 /// `mul_add` is a call into the C library, so it is the reference and the last resort rather than fast.
@@ -25,65 +29,76 @@ pub(super) static SCALAR: Kernels = Kernels {
         column_unit: matmul::column_unit,
         multiply: matmul::matmul::<f16, 1, 6>,
     },
-    quantized: None,
+    quantized: &quantized::SCALAR,
     layer_norm: rows::layer_norm,
     rms_norm: rows::rms_norm,
     activate: rows::activate,
-    attend: attention::attend,
+    attend: attention::attend::<f16, 1>,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
+    quantize: quantize::quantize,
 };
 
-/// A table whose entries are compiled with `$features`.
+/// A table whose entries are compiled with the `$feature`s, and the function that looks for them on the CPU.
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
-    ($table:ident, $name:literal, $features:literal, $half:ty, $dense:expr) => {
-        pub(super) static $table: Kernels = Kernels {
-            name: $name,
-            dense: $dense,
-            quantized: None,
-            layer_norm: tier!($features, rows::layer_norm, (
-                weight: &[f32],
-                bias: &[f32],
-                eps: f32,
-                x: &[f32],
-                y: &mut [f32],
-            )),
-            rms_norm: tier!($features, rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
-            activate: tier!($features, rows::activate, (activation: super::Activation, x: &mut [f32],)),
-            attend: tier!($features, attention::attend, (
-                heads: &super::Heads,
-                spans: &[super::Span<'_>],
-                q: &[f32],
-                first: usize,
-                out: &mut [f32],
-            )),
-            widen: tier!($features, rows::widen::<$half>, (w: super::Slice<'_>, out: &mut [f32],)),
-            first_non_finite: tier!($features, rows::first_non_finite, (w: super::Slice<'_>,) -> Option<usize>),
-        };
+    (
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr,
+        $quantize:expr
+    ) => {
+        mod $module {
+            use super::*;
+
+            pub(super) static KERNELS: Kernels = Kernels {
+                name: $name,
+                dense: $dense,
+                quantized: $quantized,
+                layer_norm: tier!([$($feature),+], rows::layer_norm, (
+                    weight: &[f32],
+                    bias: &[f32],
+                    eps: f32,
+                    x: &[f32],
+                    y: &mut [f32],
+                )),
+                rms_norm: tier!([$($feature),+], rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
+                activate: tier!([$($feature),+], rows::activate, (activation: Activation, x: &mut [f32],)),
+                attend: tier!([$($feature),+], attention::attend::<$half, $vectors>, (
+                    layer: &attention::Attend<'_>,
+                    qkv: &[f32],
+                    work: attention::Work<'_>,
+                )),
+                widen: tier!([$($feature),+], rows::widen::<$half>, (w: Slice<'_>, out: &mut [f32],)),
+                first_non_finite: tier!([$($feature),+], rows::first_non_finite, (w: Slice<'_>,) -> Option<usize>),
+                quantize: $quantize,
+            };
+
+            pub(super) fn runs() -> bool {
+                $(is_x86_feature_detected!($feature))&&+
+            }
+        }
     };
-    // The portable matrix product, whose tile is `$vectors` times `$rows` registers.
-    (dense $features:literal, $half:ty, $vectors:literal x $rows:literal) => {
+    // The portable product with floats; its tile is `$vectors` times `$rows` registers.
+    (dense [$($feature:tt),+], $half:ty, $vectors:literal x $rows:literal) => {
         Family {
             panel_rows: matmul::panel_rows::<$rows>,
             panel_bytes: matmul::panel_bytes,
-            prepare: tier!($features, matmul::prepare, (
-                w: &super::Matrix<'_>,
+            prepare: tier!([$($feature),+], matmul::prepare, (
+                w: &Matrix<'_>,
                 panel_rows: usize,
                 x: &[f32],
                 to: &mut [u8],
             )),
             column_unit: matmul::column_unit,
-            multiply: tier!($features, matmul::matmul::<$half, $vectors, $rows>, (
-                w: &super::Matrix<'_>,
-                x: super::product::Panels<'_>,
-                columns: std::ops::Range<usize>,
-                out: &super::product::Out<'_>,
+            multiply: tier!([$($feature),+], matmul::matmul::<$half, $vectors, $rows>, (
+                w: &Matrix<'_>,
+                x: Panels<'_>,
+                columns: Range<usize>,
+                out: &Out<'_>,
             )),
         }
     };
-    ($features:literal, $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
-        #[target_feature(enable = $features)]
+    ([$($feature:tt),+], $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
+        #[target_feature($(enable = $feature),+)]
         fn compiled($($arg: $type),*) $(-> $result)? {
             $function($($arg),*)
         }
@@ -96,15 +111,80 @@ macro_rules! tier {
     }};
 }
 
+// Much code that further instructions add nothing to: what the tiers with registers of 64 bytes share.
 #[cfg(target_arch = "x86_64")]
-tier!(AVX512BF16, "avx512bf16", "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c", Half512, dense512::BF16);
+const QUANTIZE_512: QuantizeFn = tier!(
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    quantize::quantize,
+    (format: Format, x: &[f32], to: &mut [u8],)
+);
+
+// The same for registers of 32 bytes.
+#[cfg(target_arch = "x86_64")]
+const QUANTIZE_256: QuantizeFn =
+    tier!(["avx2", "fma", "f16c"], quantize::quantize, (format: Format, x: &[f32], to: &mut [u8],));
+
+// Of 32 registers 24 for sums, 4 for weights.
+#[cfg(target_arch = "x86_64")]
+tier!(
+    tier_avx512bf16,
+    "avx512bf16",
+    ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    Half512,
+    4,
+    dense512::BF16,
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
+);
 
 #[cfg(target_arch = "x86_64")]
-tier!(AVX512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c", Half512, dense512::PLAIN);
+tier!(
+    tier_avx512vnni,
+    "avx512vnni",
+    ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    Half512,
+    4,
+    dense512::PLAIN,
+    &avx512::AVX512_VNNI,
+    QUANTIZE_512
+);
 
-// 12 of 16 registers for sums, 2 for weights.
 #[cfg(target_arch = "x86_64")]
-tier!(AVX2, "avx2", "avx2,fma,f16c", Half256, tier!(dense "avx2,fma,f16c", Half256, 1 x 6));
+tier!(
+    tier_avx512,
+    "avx512",
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
+    Half512,
+    4,
+    dense512::PLAIN,
+    &avx2::AVX2,
+    QUANTIZE_512
+);
+
+// Of 16 registers 12 for sums, 2 for weights.
+#[cfg(target_arch = "x86_64")]
+tier!(
+    tier_avxvnni,
+    "avxvnni",
+    ["avxvnni", "avx2", "fma", "f16c"],
+    Half256,
+    1,
+    tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
+    &avx2::AVX_VNNI,
+    QUANTIZE_256
+);
+
+#[cfg(target_arch = "x86_64")]
+tier!(
+    tier_avx2,
+    "avx2",
+    ["avx2", "fma", "f16c"],
+    Half256,
+    1,
+    tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
+    &avx2::AVX2,
+    QUANTIZE_256
+);
 
 /// Half precision that is widened by `vcvtph2ps`, which has the results of the portable conversion.
 #[cfg(target_arch = "x86_64")]
@@ -176,23 +256,17 @@ pub(super) fn prefetch<T, const N: usize>(near: &[T; N], ahead: usize) {
 
 /// Every tier that this build knows, fastest first, with whether the CPU can run it.
 pub(super) fn all() -> Vec<(&'static Kernels, bool)> {
-    #[cfg(target_arch = "x86_64")]
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c");
     vec![
         #[cfg(target_arch = "x86_64")]
-        (&AVX512BF16, avx512 && is_x86_feature_detected!("avx512bf16")),
+        (&tier_avx512bf16::KERNELS, tier_avx512bf16::runs()),
         #[cfg(target_arch = "x86_64")]
-        (&AVX512, avx512),
+        (&tier_avx512vnni::KERNELS, tier_avx512vnni::runs()),
         #[cfg(target_arch = "x86_64")]
-        (
-            &AVX2,
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
-        ),
+        (&tier_avx512::KERNELS, tier_avx512::runs()),
+        #[cfg(target_arch = "x86_64")]
+        (&tier_avxvnni::KERNELS, tier_avxvnni::runs()),
+        #[cfg(target_arch = "x86_64")]
+        (&tier_avx2::KERNELS, tier_avx2::runs()),
         (&SCALAR, true),
     ]
 }

@@ -6,6 +6,7 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
+use super::head::embedding_and_head;
 use super::{Architecture, Config, Model, Shape};
 use crate::error::{Result, quote};
 use crate::kernels::Heads;
@@ -16,6 +17,10 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "gpt2",
     class: "GPT2LMHeadModel",
     models: "GPT-2 (124M, 355M, 774M, 1.5B), DistilGPT-2, ember",
+    check: |config| {
+        let c: Gpt2Config = config.renamed(ALIASES).fields()?;
+        check(&c, config).map(drop)
+    },
     load: |config, weights| Ok(Box::new(Gpt2::load(config, weights)?)),
 };
 
@@ -82,46 +87,29 @@ struct Block {
     c_fc: Linear,
     activation: Activation,
     mlp_c_proj: Linear,
-    n_embd: usize,
 }
 
 impl Gpt2 {
     fn load(config: &Config, weights: &Weights) -> Result<Gpt2> {
         let c: Gpt2Config = config.renamed(ALIASES).fields()?;
-        check(&c, config)?;
+        let activation = check(&c, config)?;
         let prefixed = weights.at("transformer");
         let w = if prefixed.at("wpe.weight").exists() { &prefixed } else { weights };
 
-        let only_head = c.tie_word_embeddings && !w.at("wte.weight").exists() && weights.at("lm_head.weight").exists();
-        let wte = if only_head { weights.at("lm_head") } else { w.at("wte") };
-        let wte = Embedding::load(&wte, c.vocab_size, c.n_embd)?;
+        let (table, dims) = (w.at("wte"), (c.vocab_size, c.n_embd));
+        let (wte, lm_head) = embedding_and_head(weights, &table, dims, c.tie_word_embeddings)?;
         let wpe = Embedding::load(&w.at("wpe"), c.n_positions, c.n_embd)?;
         let h = (0..c.n_layer)
-            .map(|layer| Block::load(&c, config, &w.at(&format!("h.{layer}")), layer))
+            .map(|layer| Block::load(&c, activation, &w.at(&format!("h.{layer}")), layer))
             .collect::<Result<_>>()?;
         let ln_f = Norm::layer(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
-        let head = weights.at("lm_head");
-        let lm_head = if c.tie_word_embeddings && shares(&head.at("weight"), &wte, &c)? {
-            Linear::tied(&wte, weights.compute())?
-        } else {
-            Linear::plain(&head, c.n_embd, c.vocab_size)?
-        };
         let shape = Shape { vocab_size: c.vocab_size, context: c.n_positions, n_layers: c.n_layer, kv_width: c.n_embd };
         Ok(Gpt2 { shape, wte, wpe, h, ln_f, lm_head })
     }
 }
 
-/// Whether the head is the embedding's matrix. A checkpoint may store it twice; where the two differ, the head's own
-/// counts, as in transformers, whatever config.json says.
-fn shares(head: &Weights, wte: &Embedding, c: &Gpt2Config) -> Result<bool> {
-    if !head.exists() || wte.is_same(&head.stored(&[c.vocab_size, c.n_embd])?) {
-        return Ok(true);
-    }
-    head.warn("`tie_word_embeddings` is true, but the head that is stored differs from the embedding and is used");
-    Ok(false)
-}
-
-fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
+/// Refuses what cannot be or is not supported; the non-linearity of what is.
+fn check(c: &Gpt2Config, config: &Config) -> Result<Activation> {
     if c.add_cross_attention {
         return Err(config.unsupported("`add_cross_attention` is not supported"));
     }
@@ -146,11 +134,18 @@ fn check(c: &Gpt2Config, config: &Config) -> Result<()> {
             config.wrong(format!("expected `layer_norm_epsilon` of at least 0, found {}", c.layer_norm_epsilon))
         );
     }
-    Ok(())
+    Activation::named(&c.activation_function).ok_or_else(|| {
+        let known: Vec<&str> = Activation::names().collect();
+        config.unsupported(format!(
+            "expected an `activation_function` among {}, found {}",
+            known.join(", "),
+            quote(&c.activation_function)
+        ))
+    })
 }
 
 impl Block {
-    fn load(c: &Gpt2Config, config: &Config, w: &Weights, layer: usize) -> Result<Block> {
+    fn load(c: &Gpt2Config, activation: Activation, w: &Weights, layer: usize) -> Result<Block> {
         let (n_embd, eps) = (c.n_embd, c.layer_norm_epsilon);
         let n_inner = c.n_inner.unwrap_or(4 * n_embd);
         let head_dim = n_embd / c.n_head;
@@ -158,14 +153,6 @@ impl Block {
         if c.scale_attn_by_inverse_layer_idx {
             scale /= (layer + 1) as f32;
         }
-        let activation = Activation::named(&c.activation_function).ok_or_else(|| {
-            let known: Vec<&str> = Activation::names().collect();
-            config.unsupported(format!(
-                "expected an `activation_function` among {}, found {}",
-                known.join(", "),
-                quote(&c.activation_function)
-            ))
-        })?;
         // Causal masks that older checkpoints store; ours is the loop bound.
         w.at("attn.bias").ignore();
         w.at("attn.masked_bias").ignore();
@@ -178,15 +165,13 @@ impl Block {
             c_fc: Linear::conv1d(&w.at("mlp.c_fc"), n_embd, n_inner)?,
             activation,
             mlp_c_proj: Linear::conv1d(&w.at("mlp.c_proj"), n_inner, n_embd)?,
-            n_embd,
         })
     }
 
     /// (tokens, n_embd) → (tokens, n_embd)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x, Before::Norm(&self.ln_1), None)?; // (tokens, 3 · n_embd)
-        let part = |index: usize| qkv.narrow(1, index * self.n_embd, self.n_embd);
-        let attended = self.attention.forward(&part(0)?, &part(1)?, &part(2)?, batch, layer)?;
+        let attended = self.attention.forward(&qkv, batch, layer)?;
         let x = self.attn_c_proj.forward(&attended, Before::Nothing, Some(x))?;
         let inner = self.c_fc.forward(&x, Before::Norm(&self.ln_2), None)?; // (tokens, n_inner)
         self.mlp_c_proj.forward(&inner, Before::Activation(self.activation), Some(&x))

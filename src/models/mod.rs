@@ -3,7 +3,14 @@
 //! A model knows no device, file format or quantisation: it names its tensors and strings layers together. To add one,
 //! write `src/models/<model_type>.rs` after the pattern of `gpt2.rs` and add its line to [`ARCHITECTURES`].
 
+mod decoder;
 mod gpt2;
+mod head;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 use std::path::Path;
 
@@ -45,12 +52,15 @@ pub struct Architecture {
     pub class: &'static str,
     /// The published models that are of this architecture, for README's table.
     pub models: &'static str,
+    /// Refuses a config.json that contradicts itself or asks for what is not supported, before any weight is fetched.
+    pub(crate) check: fn(&Config) -> Result<()>,
     /// Builds the model from config.json and the weights.
     pub(crate) load: fn(&Config, &Weights) -> Result<Box<dyn Model>>,
 }
 
 /// Every architecture that can be loaded.
-pub const ARCHITECTURES: &[Architecture] = &[gpt2::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] =
+    &[gpt2::ARCHITECTURE, llama::ARCHITECTURE, mistral::ARCHITECTURE, qwen2::ARCHITECTURE, qwen3::ARCHITECTURE];
 
 /// A parsed config.json, and where it came from.
 pub struct Config<'a> {

@@ -4,11 +4,14 @@ use candle_core::Tensor;
 
 use crate::device::Compute;
 use crate::error::Result;
+use crate::kernels::Layout;
 use crate::weights::{Stored, Weights};
 
-/// A table of (rows, dim); kept as stored, widened row by row.
+/// A table of (rows, dim); kept as stored or quantised, widened row by row.
 pub struct Embedding {
     stored: Stored,
+    /// Whether the head has these numbers, where they are quantised and cannot be compared.
+    is_head: bool,
     rows: usize,
     dim: usize,
     compute: Compute,
@@ -17,8 +20,8 @@ pub struct Embedding {
 impl Embedding {
     /// `name.weight` as (rows, dim).
     pub fn load(weights: &Weights, rows: usize, dim: usize) -> Result<Embedding> {
-        let stored = weights.at("weight").stored(&[rows, dim])?;
-        Ok(Embedding { stored, rows, dim, compute: weights.compute().clone() })
+        let (stored, _) = weights.at("weight").matrix(Layout::OutIn, dim, rows)?;
+        Ok(Embedding { stored, is_head: weights.is_tied(), rows, dim, compute: weights.compute().clone() })
     }
 
     /// (tokens) → (tokens, dim). Indices are below `rows`: tokens and positions are checked where they enter.
@@ -36,7 +39,7 @@ impl Embedding {
         &self.stored
     }
 
-    /// True where another tensor holds the same bits.
+    /// True where another tensor holds the same bits, or held them before the table was quantised.
     pub fn is_same(&self, other: &Stored) -> bool {
         match (&self.stored, other) {
             (Stored::F32(a), Stored::F32(b)) => {
@@ -46,6 +49,7 @@ impl Embedding {
             (Stored::Bf16(a), Stored::Bf16(b)) => {
                 bytemuck::cast_slice::<_, u16>(a) == bytemuck::cast_slice::<_, u16>(b)
             }
+            (Stored::Blocks(..), _) => self.is_head,
             _ => false,
         }
     }

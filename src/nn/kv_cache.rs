@@ -3,31 +3,23 @@
 //! Rows lie in chunks that grow as the sequence does, so that a context of 131,072 tokens costs nothing until it is used
 //! and growing copies nothing. A fork shares full chunks with its parent and copies one only when it writes to it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a chunk. 64 rows of a 768-wide model are 192 KB: large enough that a chunk border costs nothing beside the
-/// rows in it, small enough that a fork's one copied chunk and a short prompt's one half-empty chunk do not matter.
-pub(super) const CHUNK_ROWS: usize = 64;
+use crate::kernels::{Append, CHUNK_ROWS, CacheShape, CacheType, Chunk};
 
 /// Keys and values of one sequence for all layers. `clone` is the fork.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct KvCache {
-    layers: Vec<Layer>,
-    /// Numbers in one row of keys: n_kv_heads · head_dim.
-    width: usize,
+    layers: Vec<Vec<Arc<Chunk>>>,
+    kind: CacheType,
     length: usize,
 }
 
-#[derive(Clone, Default)]
-struct Layer {
-    keys: Vec<Arc<[f32]>>,
-    values: Vec<Arc<[f32]>>,
-}
-
 impl KvCache {
-    /// An empty cache for `layers` layers with rows of `width` numbers.
-    pub fn new(layers: usize, width: usize) -> KvCache {
-        KvCache { layers: vec![Layer::default(); layers], width, length: 0 }
+    /// An empty cache for `layers` layers.
+    pub fn new(layers: usize, kind: CacheType) -> KvCache {
+        KvCache { layers: vec![Vec::new(); layers], kind, length: 0 }
     }
 
     /// Tokens whose keys and values all layers hold.
@@ -38,45 +30,60 @@ impl KvCache {
     /// Forgets all tokens from `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
-        let chunks = self.length.div_ceil(CHUNK_ROWS);
-        for layer in &mut self.layers {
-            layer.keys.truncate(chunks);
-            layer.values.truncate(chunks);
+        for chunks in &mut self.layers {
+            chunks.truncate(self.length.div_ceil(CHUNK_ROWS));
         }
     }
 
-    /// Writes the rows that follow the first `len()` ones. The length grows only with [`KvCache::advance`], when every
+    /// Places for the rows that follow the first `len()` ones. The length grows only with [`KvCache::advance`], when every
     /// layer has its rows; a forward pass that failed half-way leaves the cache as it was.
-    pub(super) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let (start, width) = (self.length, self.width);
-        let layer = &mut self.layers[layer];
-        write_rows(&mut layer.keys, start, width, keys);
-        write_rows(&mut layer.values, start, width, values);
+    ///
+    /// The rows are tokens `tokens` of the batch, with `n_kv_heads` heads of `head_dim` numbers.
+    pub(super) fn places(
+        &mut self,
+        layer: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+        tokens: Range<usize>,
+    ) -> impl Iterator<Item = Append<'_>> {
+        let (start, end) = (self.length, self.length + tokens.len());
+        let chunks = &mut self.layers[layer];
+        let shape = CacheShape { kind: self.kind, n_kv_heads, head_dim };
+        while chunks.len() < end.div_ceil(CHUNK_ROWS) {
+            chunks.push(Arc::new(Chunk::new(shape)));
+        }
+        let first = start / CHUNK_ROWS;
+        (first..).zip(&mut chunks[first.min(end.div_ceil(CHUNK_ROWS))..end.div_ceil(CHUNK_ROWS)]).map(
+            move |(i, chunk)| {
+                let rows = start.max(i * CHUNK_ROWS)..end.min((i + 1) * CHUNK_ROWS);
+                Append {
+                    chunk: Arc::make_mut(chunk),
+                    row: rows.start - i * CHUNK_ROWS,
+                    tokens: tokens.start + rows.start - start..tokens.start + rows.end - start,
+                    position: rows.start,
+                }
+            },
+        )
     }
 
     pub(super) fn advance(&mut self, rows: usize) {
         self.length += rows;
     }
 
-    /// The chunks of one layer: keys and values, each (CHUNK_ROWS, width).
-    pub(super) fn chunks(&self, layer: usize) -> (Vec<&[f32]>, Vec<&[f32]>) {
-        let layer = &self.layers[layer];
-        (layer.keys.iter().map(|chunk| &**chunk).collect(), layer.values.iter().map(|chunk| &**chunk).collect())
+    /// The chunks of one layer.
+    pub(super) fn chunks(&self, layer: usize) -> &[Arc<Chunk>] {
+        &self.layers[layer]
     }
-}
 
-fn write_rows(chunks: &mut Vec<Arc<[f32]>>, mut row: usize, width: usize, mut rows: &[f32]) {
-    while !rows.is_empty() {
-        let (chunk, first) = (row / CHUNK_ROWS, row % CHUNK_ROWS);
-        if chunk == chunks.len() {
-            chunks.push(vec![0.0; CHUNK_ROWS * width].into());
+    /// The first `rows` rows of one layer, keys and values, each (rows, n_kv_heads · head_dim).
+    pub(super) fn read(&self, layer: usize, rows: usize) -> (Vec<f32>, Vec<f32>) {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for row in 0..rows {
+            let (key, value) = self.layers[layer][row / CHUNK_ROWS].read(row % CHUNK_ROWS);
+            keys.extend(key);
+            values.extend(value);
         }
-        let count = (CHUNK_ROWS - first).min(rows.len() / width);
-        let (now, later) = rows.split_at(count * width);
-        let target = Arc::make_mut(&mut chunks[chunk]);
-        target[first * width..(first + count) * width].copy_from_slice(now);
-        rows = later;
-        row += count;
+        (keys, values)
     }
 }
 
@@ -85,57 +92,100 @@ mod tests {
     use super::*;
 
     /// Rows of two numbers that tell their position.
-    fn rows(range: std::ops::Range<usize>) -> Vec<f32> {
+    fn rows(range: Range<usize>) -> Vec<f32> {
         range.flat_map(|i| [i as f32, -(i as f32)]).collect()
     }
 
-    fn append(cache: &mut KvCache, range: std::ops::Range<usize>) {
-        let (keys, count) = (rows(range.clone()), range.len());
-        cache.write(0, &keys, &keys);
-        cache.advance(count);
+    fn append(cache: &mut KvCache, range: Range<usize>) {
+        for place in cache.places(0, 2, 1, range.clone()) {
+            let rows = rows(place.tokens);
+            place.chunk.write(place.row, &rows, &rows);
+        }
+        cache.advance(range.len());
     }
 
     fn contents(cache: &KvCache) -> Vec<f32> {
-        let (keys, values) = cache.chunks(0);
+        let (keys, values) = cache.read(0, cache.len());
         assert_eq!(keys, values);
-        keys.concat()[..cache.len() * 2].to_vec()
+        keys
+    }
+
+    /// An empty cache of every type; the numbers of these tests are exact in half precision.
+    fn caches() -> impl Iterator<Item = KvCache> {
+        [CacheType::F32, CacheType::F16].into_iter().map(|kind| KvCache::new(1, kind))
     }
 
     #[test]
     fn rows_appended_in_any_pieces_read_back_in_order() {
-        for piece in [1, 7, 63, 64, 65, 200] {
-            let mut cache = KvCache::new(1, 2);
-            let mut at = 0;
-            while at < 200 {
-                let end = (at + piece).min(200);
-                append(&mut cache, at..end);
-                at = end;
+        for piece in [1, 7, 15, 16, 63, 64, 65, 200] {
+            for mut cache in caches() {
+                let mut at = 0;
+                while at < 200 {
+                    let end = (at + piece).min(200);
+                    append(&mut cache, at..end);
+                    at = end;
+                }
+                assert_eq!(contents(&cache), rows(0..200), "pieces of {piece}");
             }
-            assert_eq!(contents(&cache), rows(0..200), "pieces of {piece}");
         }
     }
 
     #[test]
     fn a_fork_and_its_parent_do_not_see_each_other() {
-        let mut parent = KvCache::new(1, 2);
+        for mut parent in caches() {
+            append(&mut parent, 0..100);
+            let mut fork = parent.clone();
+            fork.truncate(90);
+            append(&mut fork, 500..510);
+            append(&mut parent, 100..130);
+            assert_eq!(contents(&parent), rows(0..130));
+            assert_eq!(contents(&fork), [rows(0..90), rows(500..510)].concat());
+        }
+    }
+
+    #[test]
+    fn a_fork_shares_full_chunks() {
+        let mut parent = KvCache::new(1, CacheType::F32);
         append(&mut parent, 0..100);
         let mut fork = parent.clone();
-        fork.truncate(90);
-        append(&mut fork, 500..510);
-        append(&mut parent, 100..130);
-        assert_eq!(contents(&parent), rows(0..130));
-        assert_eq!(contents(&fork), [rows(0..90), rows(500..510)].concat());
+        append(&mut fork, 100..101);
+        let same: Vec<bool> = parent.chunks(0).iter().zip(fork.chunks(0)).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        assert_eq!(same, [true, false]);
+    }
+
+    #[test]
+    fn rows_written_after_a_truncation_take_the_place_of_the_old_ones() {
+        for mut cache in caches() {
+            append(&mut cache, 0..150);
+            for (length, next) in [(149, 300..301), (137, 310..340), (70, 350..352), (3, 400..600), (128, 700..701)] {
+                let kept = contents(&cache)[..2 * length].to_vec();
+                cache.truncate(length);
+                append(&mut cache, next.clone());
+                assert_eq!(contents(&cache), [kept, rows(next)].concat(), "after {length}");
+            }
+        }
     }
 
     #[test]
     fn truncating_frees_chunks_and_never_grows() {
-        let mut cache = KvCache::new(1, 2);
+        let mut cache = KvCache::new(1, CacheType::F32);
         append(&mut cache, 0..130);
         cache.truncate(500);
         assert_eq!(cache.len(), 130);
         cache.truncate(64);
-        assert_eq!((cache.len(), cache.chunks(0).0.len()), (64, 1));
+        assert_eq!((cache.len(), cache.chunks(0).len()), (64, 1));
         cache.truncate(0);
-        assert_eq!((cache.len(), cache.chunks(0).0.len()), (0, 0));
+        assert_eq!((cache.len(), cache.chunks(0).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pass_that_failed_leaves_no_rows() {
+        let mut cache = KvCache::new(1, CacheType::F32);
+        append(&mut cache, 0..10);
+        for place in cache.places(0, 2, 1, 500..600) {
+            place.chunk.write(place.row, &rows(place.tokens.clone()), &rows(place.tokens));
+        }
+        append(&mut cache, 10..12);
+        assert_eq!(contents(&cache), rows(0..12));
     }
 }

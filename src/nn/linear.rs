@@ -49,9 +49,9 @@ struct HostPart {
 impl Linear {
     /// `name.weight` as (inputs, outputs) and `name.bias`: GPT-2's `Conv1D`.
     pub fn conv1d(weights: &Weights, inputs: usize, outputs: usize) -> Result<Linear> {
-        let stored = weights.at("weight").stored(&[inputs, outputs])?;
+        let (stored, layout) = weights.at("weight").matrix(Layout::InOut, inputs, outputs)?;
         let bias = Some(weights.at("bias").vector(outputs)?);
-        let part = HostPart { stored, layout: Layout::InOut, bias, inputs, outputs };
+        let part = HostPart { stored, layout, bias, inputs, outputs };
         Linear::new(vec![part], weights.compute())
     }
 
@@ -63,12 +63,12 @@ impl Linear {
     /// Several matrices of one input, `name.weight` as (outputs, inputs) each, and their `name.bias` where there are any.
     pub fn side_by_side(parts: &[(Weights, usize)], inputs: usize, bias: Bias) -> Result<Linear> {
         let load = |(weights, outputs): &(Weights, usize)| -> Result<HostPart> {
-            let stored = weights.at("weight").stored(&[*outputs, inputs])?;
+            let (stored, layout) = weights.at("weight").matrix(Layout::OutIn, inputs, *outputs)?;
             let bias = match bias {
                 Bias::With => Some(weights.at("bias").vector(*outputs)?),
                 Bias::Without => None,
             };
-            Ok(HostPart { stored, layout: Layout::OutIn, bias, inputs, outputs: *outputs })
+            Ok(HostPart { stored, layout, bias, inputs, outputs: *outputs })
         };
         Linear::new(parts.iter().map(load).collect::<Result<_>>()?, parts[0].0.compute())
     }

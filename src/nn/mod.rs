@@ -1,6 +1,6 @@
 //! Layers over candle tensors: a weight from `weights`, a forward pass, nothing else.
 //!
-//! On the processor each layer is a candle custom op around one of our `kernels`. Elsewhere, and with
+//! On the processor each layer is one op around our `kernels`. Elsewhere, and with
 //! `FIRESIDE_KERNELS=candle`, the same layer is spelled in candle's own operations, which makes them each other's test.
 //! Tensors are f32 and flat over tokens, `(tokens, dim)`; only [`attention`] knows that tokens belong to sequences.
 
@@ -11,6 +11,7 @@ mod embedding;
 mod kv_cache;
 mod linear;
 mod norm;
+mod rope;
 
 pub use activation::Activation;
 pub use attention::Attention;
@@ -19,37 +20,11 @@ pub use embedding::Embedding;
 pub use kv_cache::KvCache;
 pub use linear::{Before, Bias, Linear};
 pub use norm::Norm;
+pub use rope::Rope;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::error::Result;
-
-/// Runs `kernel(x, y)` over the numbers of a tensor on the processor; `y` has `width` numbers for each row of `x`.
-fn on_host(name: &'static str, x: &Tensor, width: usize, kernel: impl Fn(&[f32], &mut [f32])) -> Result<Tensor> {
-    Ok(x.apply_op1_no_bwd(&HostOp { name, width, kernel })?)
-}
-
-struct HostOp<F> {
-    name: &'static str,
-    width: usize,
-    kernel: F,
-}
-
-impl<F: Fn(&[f32], &mut [f32])> CustomOp1 for HostOp<F> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, _) = layout.shape().dims2()?;
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("{} needs contiguous rows", self.name)
-        };
-        let mut y = vec![0.0; rows * self.width];
-        (self.kernel)(&storage.as_slice::<f32>()?[start..end], &mut y);
-        Ok((CpuStorage::F32(y), (rows, self.width).into()))
-    }
-}
 
 /// x + y, both (rows, dim). candle's own sum hands more than 65,536 numbers to a second pool of threads, beside the one
 /// that `--threads` sizes; one thread adds them in less time than that pool takes to wake.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Tokenizer;
+use super::tokenizer::cut;
 
 /// The text of a sequence, as its tokens come.
 pub struct TextStream {
@@ -14,8 +15,9 @@ pub struct TextStream {
 }
 
 enum State {
-    /// Byte-level vocabularies: bytes of a character that is not yet whole, at most three.
-    Bytes(Vec<u8>),
+    /// Vocabularies whose tokens are bytes: those of a character that is not yet whole, at most three, and how many spaces
+    /// the text may still lose at its start.
+    Bytes { pending: Vec<u8>, indent: usize },
     /// Others, where the text of a token depends on its neighbours: tokens `shown..` are not yet text, and those from
     /// `context` on are decoded with them so that spaces come out as in the whole.
     Window { ids: Vec<u32>, context: usize, shown: usize },
@@ -24,17 +26,26 @@ enum State {
 impl TextStream {
     /// A stream before its first token.
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> TextStream {
-        let state = if tokenizer.is_byte_level() {
-            State::Bytes(Vec::new())
+        TextStream::after(&[], tokenizer, skip_special_tokens)
+    }
+
+    /// A stream of what follows other tokens, such as a prompt's: a space that a text would lose at its start stays.
+    pub fn after(before: &[u32], tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> TextStream {
+        const NEIGHBOURS: usize = 8; // tokens; decoders look at one
+        let shown = |id: &&u32| !(skip_special_tokens && tokenizer.is_special(**id));
+        let mut ids: Vec<u32> = before.iter().rev().filter(shown).take(NEIGHBOURS).copied().collect();
+        ids.reverse();
+        let state = if tokenizer.is_exact() {
+            State::Bytes { pending: Vec::new(), indent: if ids.is_empty() { tokenizer.indent() } else { 0 } }
         } else {
-            State::Window { ids: Vec::new(), context: 0, shown: 0 }
+            State::Window { context: 0, shown: ids.len(), ids }
         };
         TextStream { tokenizer, skip_special_tokens, state }
     }
 
     /// Puts text in front of the first token: what a healed token adds to the prompt.
     pub fn preload(&mut self, bytes: &[u8]) {
-        if let State::Bytes(pending) = &mut self.state {
+        if let State::Bytes { pending, .. } = &mut self.state {
             pending.extend_from_slice(bytes);
         }
     }
@@ -45,9 +56,10 @@ impl TextStream {
             return String::new();
         }
         match &mut self.state {
-            State::Bytes(pending) => {
+            State::Bytes { pending, indent } => {
                 self.tokenizer.append_bytes(id, pending);
-                take_whole_characters(pending)
+                let mut text = take_whole_characters(pending, |count| self.tokenizer.in_place_of(count));
+                text.split_off(cut(&text, indent))
             }
             State::Window { ids, context, shown } => {
                 ids.push(id);
@@ -68,7 +80,7 @@ impl TextStream {
     /// What no further token will complete.
     pub fn finish(&mut self) -> String {
         match &mut self.state {
-            State::Bytes(pending) => String::from_utf8_lossy(&std::mem::take(pending)).into_owned(),
+            State::Bytes { pending, .. } => self.tokenizer.in_place_of(std::mem::take(pending).len()),
             State::Window { ids, context, shown } => {
                 let before = self.tokenizer.decode(&ids[*context..*shown], false);
                 let now = self.tokenizer.decode(&ids[*context..], false);
@@ -79,8 +91,8 @@ impl TextStream {
     }
 }
 
-/// Takes all but an unfinished character at the end; what can never be one becomes U+FFFD, as in `from_utf8_lossy`.
-fn take_whole_characters(pending: &mut Vec<u8>) -> String {
+/// Takes all but an unfinished character at the end, and `in_place_of(n)` for n bytes that can never be one.
+pub(super) fn take_whole_characters(pending: &mut Vec<u8>, in_place_of: impl Fn(usize) -> String) -> String {
     let mut text = String::new();
     let mut taken = 0;
     loop {
@@ -95,7 +107,7 @@ fn take_whole_characters(pending: &mut Vec<u8>) -> String {
                 text.push_str(&String::from_utf8_lossy(valid));
                 taken += error.valid_up_to();
                 let Some(wrong) = error.error_len() else { break };
-                text.push(char::REPLACEMENT_CHARACTER);
+                text.push_str(&in_place_of(wrong));
                 taken += wrong;
             }
         }
@@ -115,7 +127,7 @@ mod tests {
         let mut text = String::new();
         for piece in pieces {
             pending.extend_from_slice(piece);
-            text.push_str(&take_whole_characters(&mut pending));
+            text.push_str(&take_whole_characters(&mut pending, |_| "\u{fffd}".to_owned()));
             assert!(pending.len() <= 3, "no character has more than three unfinished bytes: {pending:?}");
         }
         text.push_str(&String::from_utf8_lossy(&pending));

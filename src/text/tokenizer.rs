@@ -12,7 +12,8 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
-use super::tokenizer_json::{self, HINT};
+use super::stream::take_whole_characters;
+use super::tokenizer_json::{self, HINT, Spelling};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
@@ -23,7 +24,7 @@ pub struct Tokenizer {
     special: HashSet<u32>,
     /// One more than the largest id.
     id_limit: usize,
-    byte_level: bool,
+    spelling: Spelling,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -52,9 +53,11 @@ impl Tokenizer {
 
     /// Reads the tokenizer's files.
     pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
-        let (mut inner, path) = match files {
+        let ((mut inner, spelling), path) = match files {
             TokenizerFiles::Json(json) => (tokenizer_json::read(json)?, json.path()),
-            TokenizerFiles::VocabAndMerges(vocab, merges) => (from_vocab_and_merges(vocab, merges)?, vocab.path()),
+            TokenizerFiles::VocabAndMerges(vocab, merges) => {
+                ((from_vocab_and_merges(vocab, merges)?, Spelling::ByteLevel), vocab.path())
+            }
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), HINT))?;
@@ -64,8 +67,7 @@ impl Tokenizer {
         if id_limit == 0 {
             return Err(Error::file(path, "expected a vocabulary, found no token", HINT));
         }
-        let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Ok(Tokenizer { inner, special, id_limit, byte_level })
+        Ok(Tokenizer { inner, special, id_limit, spelling })
     }
 
     /// The tokens of a text. `<|endoftext|>` and its like in the text become the tokens of that name, as in transformers.
@@ -87,17 +89,31 @@ impl Tokenizer {
 
     /// The text of some tokens, at once. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
-        if self.byte_level {
-            let mut bytes = Vec::new();
-            for id in ids {
-                if !(skip_special_tokens && self.is_special(*id)) {
-                    self.append_bytes(*id, &mut bytes);
-                }
-            }
-            return String::from_utf8_lossy(&bytes).into_owned();
+        if self.spelling == Spelling::Other {
+            // A decoder fails only on what it did not make itself; such tokens have no text.
+            return self.inner.decode(ids, skip_special_tokens).unwrap_or_default();
         }
-        // A decoder fails only on what it did not make itself; such tokens have no text.
-        self.inner.decode(ids, skip_special_tokens).unwrap_or_default()
+        let mut bytes = Vec::new();
+        for id in ids {
+            if !(skip_special_tokens && self.is_special(*id)) {
+                self.append_bytes(*id, &mut bytes);
+            }
+        }
+        let mut text = take_whole_characters(&mut bytes, |count| self.in_place_of(count));
+        text.push_str(&self.in_place_of(bytes.len()));
+        let mut indent = self.indent();
+        text.split_off(cut(&text, &mut indent))
+    }
+
+    /// What stands for bytes that are no character: U+FFFD, for each of them where bytes are tokens of their own.
+    pub(super) fn in_place_of(&self, bytes: usize) -> String {
+        let each = matches!(self.spelling, Spelling::SentencePiece { .. });
+        char::REPLACEMENT_CHARACTER.to_string().repeat(if each { bytes } else { bytes.min(1) })
+    }
+
+    /// Most spaces that a text loses at its start.
+    pub(super) fn indent(&self) -> usize {
+        if let Spelling::SentencePiece { indent } = self.spelling { indent } else { 0 }
     }
 
     /// The token's name in the vocabulary, such as `Ġworld`.
@@ -127,20 +143,42 @@ impl Tokenizer {
 
     /// What kind of tokenizer this is, for `info`.
     pub fn kind(&self) -> &'static str {
-        if self.byte_level { "byte-level BPE" } else { "tokenizer.json" }
+        match self.spelling {
+            Spelling::ByteLevel => "byte-level BPE",
+            Spelling::SentencePiece { .. } => "SentencePiece BPE",
+            Spelling::Other => "tokenizer.json",
+        }
+    }
+
+    /// True where every byte has a token, and each token's name is its bytes.
+    pub fn is_byte_level(&self) -> bool {
+        self.spelling == Spelling::ByteLevel
     }
 
     /// True where each token is a run of bytes, whatever stands beside it.
-    pub fn is_byte_level(&self) -> bool {
-        self.byte_level
+    pub(super) fn is_exact(&self) -> bool {
+        self.spelling != Spelling::Other
     }
 
-    /// Appends the bytes that one token stands for. Exact for byte-level vocabularies; for others the token's own text.
+    /// Appends the bytes that one token stands for. Exact for byte-level and SentencePiece vocabularies; for others the
+    /// token's own text.
     pub fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
         let Some(name) = self.inner.id_to_token(id) else { return };
-        if !self.byte_level {
-            bytes.extend_from_slice(self.inner.decode(&[id], false).unwrap_or_default().as_bytes());
-            return;
+        match self.spelling {
+            Spelling::ByteLevel => {}
+            Spelling::SentencePiece { .. } => {
+                let byte =
+                    name.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).filter(|hex| hex.len() == 2);
+                match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => bytes.push(byte),
+                    None => bytes.extend_from_slice(name.replace('▁', " ").as_bytes()),
+                }
+                return;
+            }
+            Spelling::Other => {
+                bytes.extend_from_slice(self.inner.decode(&[id], false).unwrap_or_default().as_bytes());
+                return;
+            }
         }
         let start = bytes.len();
         for c in name.chars() {
@@ -158,7 +196,7 @@ impl Tokenizer {
 
     /// A number of tokens that a text certainly has, from its length alone.
     pub fn fewest_tokens(&self, text: &str) -> usize {
-        if !self.byte_level || self.inner.get_normalizer().is_some() {
+        if !self.is_byte_level() || self.inner.get_normalizer().is_some() {
             return usize::from(!text.is_empty());
         }
         const SHORT: usize = 1 << 16; // bytes; not worth a look at the vocabulary
@@ -184,6 +222,13 @@ impl Tokenizer {
             })
             .collect()
     }
+}
+
+/// Where a text begins once it has lost up to `indent` spaces; what of `indent` may still be lost stays in it.
+pub(super) fn cut(text: &str, indent: &mut usize) -> usize {
+    let spaces = text.bytes().take(*indent).take_while(|byte| *byte == b' ').count();
+    *indent = if spaces == text.len() { *indent - spaces } else { 0 };
+    spaces
 }
 
 /// GPT-2's own form: names to ids, and one merge a line, best first.

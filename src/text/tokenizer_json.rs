@@ -32,6 +32,41 @@ const PARTS: [(&str, &str, &[&str]); 4] = [
     ("decoder", "decoders", &["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip"]),
 ];
 
+/// How the names of a vocabulary spell the bytes that they stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Each character is a byte, as in GPT-2's table.
+    ByteLevel,
+    /// `▁` is a space, `<0x0A>` is a byte, the rest is itself; a text loses up to `indent` spaces at its start.
+    SentencePiece { indent: usize },
+    /// By a decoder that looks at a token's neighbours too.
+    Other,
+}
+
+impl Spelling {
+    fn of(decoder: &Value) -> Spelling {
+        let alone = std::slice::from_ref(decoder);
+        let members = decoder["decoders"].as_array().map_or(alone, Vec::as_slice);
+        let kinds: Vec<&str> = members.iter().filter_map(|member| member["type"].as_str()).collect();
+        match (&kinds[..], members) {
+            (["ByteLevel"], _) => Spelling::ByteLevel,
+            (["Replace", "ByteFallback", "Fuse"], [space, ..]) if is_space(space) => {
+                Spelling::SentencePiece { indent: 0 }
+            }
+            (["Replace", "ByteFallback", "Fuse", "Strip"], [space, .., strip])
+                if is_space(space) && strip["content"] == " " =>
+            {
+                Spelling::SentencePiece { indent: strip["start"].as_u64().map_or(0, |start| start as usize) }
+            }
+            _ => Spelling::Other,
+        }
+    }
+}
+
+fn is_space(replace: &Value) -> bool {
+    replace["pattern"]["String"] == "▁" && replace["content"] == " "
+}
+
 /// The fields that are looked at; vocabulary and merges are only skimmed.
 #[derive(Deserialize)]
 struct Outline {
@@ -55,7 +90,7 @@ struct Model {
 }
 
 /// Reads a tokenizer.json.
-pub(super) fn read(json: &Location) -> Result<Tokenizer> {
+pub(super) fn read(json: &Location) -> Result<(Tokenizer, Spelling)> {
     let text = json.read_text()?;
     let damaged = |problem: String| Error::file(json.path(), format!("expected a tokenizer: {problem}"), HINT);
     let unsupported = |problem: String| {
@@ -75,7 +110,7 @@ pub(super) fn read(json: &Location) -> Result<Tokenizer> {
 
     let tokenizer: Tokenizer = text.parse().map_err(|error: tokenizers::Error| damaged(error.to_string()))?;
     match tokenizer.get_model() {
-        ModelWrapper::BPE(_) => Ok(tokenizer),
+        ModelWrapper::BPE(_) => Ok((tokenizer, Spelling::of(&outline.decoder))),
         _ => Err(unsupported("expected a BPE model in the tokenizer, found another kind".to_owned())),
     }
 }

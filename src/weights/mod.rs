@@ -4,19 +4,25 @@
 //! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
 //! no architecture.
 
+mod quant;
+mod quantize;
+mod random;
 mod safetensors;
 mod stored;
+mod tables;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use quant::{Mix, Quant};
 pub use safetensors::check_header;
-pub use stored::{Buffer, Dtype, Stored};
+pub use stored::{Buffer, Dtype, Kind, Stored};
+pub use tables::gathered;
 
 use crate::device::Compute;
 use crate::error::{Error, Result, quote};
-use crate::kernels::Slice;
+use crate::kernels::{Layout, Slice};
 use crate::source::WeightFiles;
 
 /// A place in a checkpoint: the checkpoint and a prefix of names. Cheap to clone.
@@ -28,10 +34,15 @@ pub struct Weights {
 }
 
 /// All tensors of a model, as they lie in their files.
+#[derive(Default)]
 struct Checkpoint {
     /// The file that messages name: the weight file, or the index of the shards.
     file: PathBuf,
     tensors: HashMap<String, Entry>,
+    /// Makes tensors where there are no files.
+    random: Option<random::Random>,
+    /// What layers hold, by name.
+    held: Mutex<BTreeMap<String, Held>>,
     /// Asked for so far; the rest is reported by [`Weights::unused`].
     used: Mutex<HashSet<String>>,
     /// Known to the architecture and not kept.
@@ -39,6 +50,31 @@ struct Checkpoint {
     warnings: Mutex<Vec<String>>,
     /// The dtype to keep weights in; `None` keeps them as stored.
     dtype: Option<Dtype>,
+    /// The formats to quantise matrices to; `None` does not.
+    mix: Option<Mix>,
+}
+
+/// A tensor as a layer holds it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    /// How it is kept.
+    pub kind: Kind,
+    /// Its bytes as it is kept.
+    pub bytes: usize,
+}
+
+/// What weights are kept as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// What the files have.
+    #[default]
+    AsStored,
+    /// One dtype.
+    As(Dtype),
+    /// Matrices quantised, the rest as stored.
+    Quantized(Quant),
 }
 
 /// A tensor that was found in a header but not yet looked at.
@@ -54,20 +90,25 @@ const CHECKED_AT_ONCE: usize = 1 << 20;
 
 impl Weights {
     /// Opens the weight files of a model. Only headers are read; tensors are touched when a layer asks for them.
-    pub fn open(files: &WeightFiles, dtype: Option<Dtype>, compute: Compute) -> Result<Weights> {
+    pub fn open(files: &WeightFiles, keep: Keep, compute: Compute) -> Result<Weights> {
         let (file, tensors) = match files {
             WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
         };
-        let checkpoint = Checkpoint {
-            file,
-            tensors,
-            used: Mutex::default(),
-            ignored: Mutex::default(),
-            warnings: Mutex::default(),
-            dtype,
-        };
-        Ok(Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() })
+        let mix = if let Keep::Quantized(quant) = keep { Some(mix_of(quant, &tensors)) } else { None };
+        let dtype = if let Keep::As(dtype) = keep { Some(dtype) } else { None };
+        Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, ..Checkpoint::default() }, compute))
+    }
+
+    /// Weights without files: every tensor that an architecture asks for is made up in `dtype`, see `random.rs`, and
+    /// quantised as `mix` says.
+    pub fn random(seed: u64, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
+        let random = Some(random::Random { seed, dtype });
+        Weights::new(Checkpoint { random, mix, ..Checkpoint::default() }, compute)
+    }
+
+    fn new(checkpoint: Checkpoint, compute: Compute) -> Weights {
+        Weights { checkpoint: Arc::new(checkpoint), compute, path: String::new() }
     }
 
     /// The place `name` below this one.
@@ -88,6 +129,75 @@ impl Weights {
 
     /// The tensor at this place, with the shape that the architecture expects.
     pub fn stored(&self, shape: &[usize]) -> Result<Stored> {
+        let stored = self.source(shape)?;
+        if self.is_table_again() {
+            return Ok(stored); // looked at to be compared, and not held
+        }
+        let stored = match self.checkpoint.dtype {
+            Some(dtype) => stored.converted(dtype, &self.compute.pool),
+            None => stored,
+        };
+        self.check_finite(&stored)?;
+        self.note(shape, &stored);
+        Ok(stored)
+    }
+
+    /// The matrix at this place, as a layer multiplies with it or a table is read, and which way round it is kept: as it
+    /// is stored, or quantised, which turns it so that its rows are outputs.
+    pub fn matrix(&self, layout: Layout, inputs: usize, outputs: usize) -> Result<(Stored, Layout)> {
+        let shape = match layout {
+            Layout::OutIn => [outputs, inputs],
+            Layout::InOut => [inputs, outputs],
+        };
+        let format = self.checkpoint.mix.as_ref().and_then(|mix| mix.format(&self.path, inputs));
+        let Some(format) = format else { return Ok((self.stored(&shape)?, layout)) };
+        let source = self.source(&shape)?;
+        let kernels = self.compute.kernels.unwrap_or_else(crate::kernels::best);
+        let blocks = quantize::quantize(
+            source.slice(),
+            (layout, inputs, outputs),
+            format,
+            (kernels, &self.compute.pool),
+            |numbers| self.release(numbers),
+        );
+        let blocks = blocks.map_err(|found| {
+            let problem =
+                format!("expected weights up to 65504 to quantise, found {} at element {}", found.value, found.index);
+            self.wrong(problem, "the file is damaged or the training diverged; take another copy")
+        })?;
+        let stored = Stored::Blocks(format, Buffer::Heap(Arc::new(blocks)));
+        self.note(&shape, &stored);
+        Ok((stored, Layout::OutIn))
+    }
+
+    /// Whether quantised weights have one matrix for the embedding and the head.
+    pub fn is_tied(&self) -> bool {
+        self.checkpoint.mix.as_ref().is_some_and(Mix::is_tied)
+    }
+
+    /// Whether this is a head that repeats the embedding, which is quantised.
+    fn is_table_again(&self) -> bool {
+        self.is_tied() && quant::is_head(&self.path) && self.held().keys().any(|name| quant::is_embedding(name))
+    }
+
+    /// Lets go of the memory under some numbers of the tensor at this place.
+    fn release(&self, numbers: std::ops::Range<usize>) {
+        let Some(entry) = self.checkpoint.tensors.get(&self.path) else { return };
+        let bytes = entry.range.len() / entry.shape.iter().product::<usize>().max(1);
+        let start = entry.range.start;
+        entry.file.release(start + numbers.start * bytes..start + numbers.end * bytes);
+    }
+
+    /// The tensor at this place before anything is done to it.
+    fn source(&self, shape: &[usize]) -> Result<Stored> {
+        match &self.checkpoint.random {
+            Some(random) => random.tensor(&self.path, shape, &self.compute.pool),
+            None => self.of_file(shape),
+        }
+    }
+
+    /// The tensor at this place as it lies in its file.
+    fn of_file(&self, shape: &[usize]) -> Result<Stored> {
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
         if entry.shape != shape {
@@ -96,18 +206,12 @@ impl Weights {
                 "config.json and the weights do not belong together; fetch both from the same place",
             ));
         }
-        let stored = entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
+        entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
             self.wrong(
                 format!("expected dtype F32, F16 or BF16, found {:?}", entry.dtype),
                 "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
             )
-        })?;
-        let stored = match self.checkpoint.dtype {
-            Some(dtype) => stored.converted(dtype, &self.compute.pool),
-            None => stored,
-        };
-        self.check_finite(&stored)?;
-        Ok(stored)
+        })
     }
 
     /// A small tensor (a norm's weight, a bias) widened to f32.
@@ -123,7 +227,28 @@ impl Weights {
 
     /// What was noted.
     pub fn warnings(&self) -> Vec<String> {
-        self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        let mut warnings = self.checkpoint.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        warnings.extend(self.unquantized());
+        warnings
+    }
+
+    /// How much was to be quantised and could not be.
+    fn unquantized(&self) -> Option<String> {
+        let mix = self.checkpoint.mix.as_ref()?;
+        let held = self.held();
+        let numbers = |held: &Held| held.shape.iter().product::<usize>();
+        let left = held.iter().filter(|(name, held)| {
+            held.shape.len() == 2 && matches!(held.kind, Kind::Dense(_)) && !quant::is_positions(name)
+        });
+        let left: usize = left.map(|(_, held)| numbers(held)).sum();
+        let all: usize = held.values().map(numbers).sum();
+        (left > 0).then(|| {
+            let percent = (100.0 * left as f64 / all as f64).max(0.1);
+            format!(
+                "`{}` leaves {percent:.1} % of the weights as stored: rows that are not whole blocks of 32",
+                mix.quant()
+            )
+        })
     }
 
     /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.
@@ -142,22 +267,30 @@ impl Weights {
         names
     }
 
-    /// Numbers and bytes of what layers asked for, by the format that it is kept in, most bytes first.
-    pub fn kept(&self) -> Vec<(Dtype, usize, usize)> {
-        let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut kept: Vec<(Dtype, usize, usize)> = Vec::new();
-        for (_, entry) in self.checkpoint.tensors.iter().filter(|(name, _)| used.contains(*name)) {
-            let Some(dtype) = self.checkpoint.dtype.or_else(|| Dtype::of_file(entry.dtype)) else { continue };
-            let numbers = entry.shape.iter().product::<usize>();
-            if !kept.iter().any(|(known, ..)| *known == dtype) {
-                kept.push((dtype, 0, 0));
-            }
-            for (_, count, bytes) in kept.iter_mut().filter(|(known, ..)| *known == dtype) {
-                (*count, *bytes) = (*count + numbers, *bytes + numbers * dtype.bytes());
+    /// Numbers and bytes of what layers hold, by how it is kept, most bytes first.
+    pub fn kept(&self) -> Vec<(Kind, usize, usize)> {
+        let mut kept: Vec<(Kind, usize, usize)> = Vec::new();
+        for held in self.held().values() {
+            let numbers = held.shape.iter().product::<usize>();
+            match kept.iter_mut().find(|(kind, ..)| *kind == held.kind) {
+                Some((_, count, bytes)) => (*count, *bytes) = (*count + numbers, *bytes + held.bytes),
+                None => kept.push((held.kind, numbers, held.bytes)),
             }
         }
         kept.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
         kept
+    }
+
+    /// What layers hold, by name.
+    pub fn held(&self) -> BTreeMap<String, Held> {
+        self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, shape: &[usize], stored: &Stored) {
+        let kind = stored.kind();
+        let held = Held { shape: shape.to_vec(), kind, bytes: kind.bytes(stored.slice().len()) };
+        let mut all = self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.insert(self.path.clone(), held);
     }
 
     fn mark_used(&self) {
@@ -198,5 +331,25 @@ impl Weights {
 
     fn wrong(&self, problem: String, hint: &str) -> Error {
         Error::file(&self.checkpoint.file, format!("tensor {}: {problem}", quote(&self.path)), hint)
+    }
+}
+
+/// The formats of a model's tensors. A head that is stored and has the embedding's very numbers is one with it.
+fn mix_of(quant: Quant, tensors: &HashMap<String, Entry>) -> Mix {
+    let find = |is: fn(&str) -> bool| tensors.iter().find(|(name, _)| is(name)).map(|(_, entry)| entry);
+    let tied = find(quant::is_embedding).zip(find(quant::is_head)).is_some_and(|(table, head)| table.is_same(head));
+    Mix::of(quant, tensors.iter().map(|(name, entry)| (name.as_str(), &entry.shape[..])), tied)
+}
+
+impl Entry {
+    /// Whether another tensor has the same numbers.
+    fn is_same(&self, other: &Entry) -> bool {
+        let alike = self.dtype == other.dtype && self.shape == other.shape;
+        let same = alike && self.file.bytes()[self.range.clone()] == other.file.bytes()[other.range.clone()];
+        if alike {
+            self.file.release(self.range.clone());
+            other.file.release(other.range.clone());
+        }
+        same
     }
 }

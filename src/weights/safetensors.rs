@@ -25,11 +25,24 @@ pub(super) enum File {
 }
 
 impl File {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             File::Mapped(map) => map,
             File::Embedded(bytes) => bytes,
         }
+    }
+
+    /// Lets go of the memory under a range that will not be read again soon. It is read from the file again if it is.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let File::Mapped(map) = self {
+            // SAFETY: the map is a read-only one of a file, so that a page that was let go of comes back as it is there; what
+            // lies on it beside the range only has to be read again. A refusal changes nothing.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 
     /// A range of the file as numbers; `None` for a dtype that no kernel reads.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use memmap2::Mmap;
 
-use crate::kernels::{Pool, Slice};
+use crate::kernels::{Format, Pool, Slice};
 
 /// The number formats that weights are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,34 @@ impl FromStr for Dtype {
     }
 }
 
+/// How the numbers of a tensor are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One after the other.
+    Dense(Dtype),
+    /// Quantised.
+    Blocks(Format),
+}
+
+impl Kind {
+    /// Bytes of so many numbers; of blocks, whole ones.
+    pub fn bytes(self, numbers: usize) -> usize {
+        match self {
+            Kind::Dense(dtype) => numbers * dtype.bytes(),
+            Kind::Blocks(format) => format.bytes(numbers),
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kind::Dense(dtype) => dtype.fmt(f),
+            Kind::Blocks(format) => f.write_str(format.name()),
+        }
+    }
+}
+
 /// One tensor's numbers, in the order of the file. Clones share them.
 #[derive(Clone)]
 pub enum Stored {
@@ -72,6 +100,8 @@ pub enum Stored {
     F16(Buffer<f16>),
     /// 16 bits, the upper half of an f32.
     Bf16(Buffer<bf16>),
+    /// Quantised blocks, rows of outputs after each other.
+    Blocks(Format, Buffer<u8>),
 }
 
 impl Stored {
@@ -81,15 +111,17 @@ impl Stored {
             Stored::F32(values) => Slice::F32(values),
             Stored::F16(values) => Slice::F16(values),
             Stored::Bf16(values) => Slice::Bf16(values),
+            Stored::Blocks(format, bytes) => Slice::Blocks(*format, bytes),
         }
     }
 
-    /// The format of the numbers.
-    pub fn dtype(&self) -> Dtype {
+    /// How the numbers are kept.
+    pub fn kind(&self) -> Kind {
         match self {
-            Stored::F32(_) => Dtype::F32,
-            Stored::F16(_) => Dtype::F16,
-            Stored::Bf16(_) => Dtype::Bf16,
+            Stored::F32(_) => Kind::Dense(Dtype::F32),
+            Stored::F16(_) => Kind::Dense(Dtype::F16),
+            Stored::Bf16(_) => Kind::Dense(Dtype::Bf16),
+            Stored::Blocks(format, _) => Kind::Blocks(*format),
         }
     }
 
@@ -99,28 +131,31 @@ impl Stored {
             Stored::F32(values) => values.to_vec(),
             Stored::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
             Stored::Bf16(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Stored::Blocks(..) => {
+                let mut numbers = vec![0.0; self.slice().len()];
+                crate::kernels::best().widen(self.slice(), &mut numbers);
+                numbers
+            }
         }
     }
 
-    /// The same numbers in `dtype`, rounded to nearest; shared and not copied where they already are.
+    /// The same numbers in `dtype`, rounded to nearest; shared and not copied where they already are, or are blocks.
     pub fn converted(self, dtype: Dtype, pool: &Pool) -> Stored {
-        if self.dtype() == dtype {
-            return self;
-        }
         match (&self, dtype) {
+            (Stored::F32(_), Dtype::F32) | (Stored::F16(_), Dtype::F16) | (Stored::Bf16(_), Dtype::Bf16) => self,
             (Stored::F32(v), Dtype::F16) => Stored::F16(converted(v, pool, |x| f16::from_f32(*x))),
             (Stored::F32(v), Dtype::Bf16) => Stored::Bf16(converted(v, pool, |x| bf16::from_f32(*x))),
             (Stored::F16(v), Dtype::Bf16) => Stored::Bf16(converted(v, pool, |x| bf16::from_f32(x.to_f32()))),
             (Stored::F16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
             (Stored::Bf16(v), Dtype::F16) => Stored::F16(converted(v, pool, |x| f16::from_f32(x.to_f32()))),
             (Stored::Bf16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
-            (Stored::F32(_), Dtype::F32) => self,
+            (Stored::Blocks(..), _) => self,
         }
     }
 }
 
 fn converted<A: Sync, B: Send + Sync>(from: &[A], pool: &Pool, convert: impl Fn(&A) -> B + Send + Sync) -> Buffer<B> {
-    Buffer::Heap(pool.map(from, convert).into())
+    Buffer::Heap(Arc::new(pool.map(from, convert)))
 }
 
 /// Numbers of one type, wherever they are.
@@ -130,8 +165,8 @@ pub enum Buffer<T: 'static> {
     Mapped(Arc<Mmap>, Range<usize>),
     /// Inside the binary.
     Static(&'static [T]),
-    /// Converted, or copied because the file does not align it.
-    Heap(Arc<[T]>),
+    /// Converted or quantised, or copied because the file does not align it.
+    Heap(Arc<Vec<T>>),
 }
 
 impl<T: bytemuck::AnyBitPattern> Buffer<T> {
@@ -139,7 +174,7 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
     pub(super) fn mapped(file: &Arc<Mmap>, range: Range<usize>) -> Buffer<T> {
         match bytemuck::try_cast_slice::<u8, T>(&file[range.clone()]) {
             Ok(_) => Buffer::Mapped(Arc::clone(file), range),
-            Err(_) => Buffer::Heap(copied(&file[range])),
+            Err(_) => Buffer::Heap(Arc::new(copied(&file[range]))),
         }
     }
 
@@ -147,12 +182,12 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
     pub(super) fn embedded(bytes: &'static [u8]) -> Buffer<T> {
         match bytemuck::try_cast_slice(bytes) {
             Ok(values) => Buffer::Static(values),
-            Err(_) => Buffer::Heap(copied(bytes)),
+            Err(_) => Buffer::Heap(Arc::new(copied(bytes))),
         }
     }
 }
 
-fn copied<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Arc<[T]> {
+fn copied<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
     bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }
 

@@ -54,7 +54,12 @@ fn models_lists_every_card_within_eighty_columns() {
     let row = |name: &str| cells(rows.iter().find(|row| row[0] == name).expect("a row"));
     assert_eq!(row("gpt2")[..5], ["gpt2", "124.4M", "548.1 MB", "mit", "yes"]);
     assert_eq!(row("phi-2")[..4], ["phi-2", "2.8B", "~5.6 GB", "mit"]);
-    assert_eq!(row("llama-3.2-1b")[3], "llama3.2, gated");
+    assert_eq!(row("llama-3.2-1b")[3..5], ["llama3.2, gated", "yes"]);
+    for (name, runs) in
+        [("mistral-7b", "yes"), ("tinyllama", "yes"), ("qwen2.5-0.5b", "yes"), ("qwen3-0.6b", "yes"), ("phi-2", "no")]
+    {
+        assert_eq!(row(name)[4], runs, "{name}");
+    }
     if cfg!(feature = "ember") {
         assert_eq!((rows[1][0], cells(&rows[1]).pop().as_deref()), ("ember", Some("inside")));
     }

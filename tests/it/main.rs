@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 mod bad_config;
 #[cfg(feature = "cli")]
+mod bad_decoder;
+#[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
 mod bad_tokenizer;
@@ -37,6 +39,7 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+mod quant;
 mod score;
 mod support;
 mod text;

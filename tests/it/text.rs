@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use fireside::{TextStream, Tokenizer};
+use fireside::{Engine, Sampling, TextStream, Tokenizer};
+use serde_json::json as value;
 
 use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
 
@@ -127,4 +128,115 @@ fn a_piece_never_ends_inside_a_character() {
     assert!(pieces.iter().any(String::is_empty), "some characters are spread over tokens");
     assert!(pieces.iter().all(|piece| !piece.contains(char::REPLACEMENT_CHARACTER)), "{pieces:?}");
     assert_eq!(pieces.concat(), text);
+}
+
+/// The tiny tokenizers that are built like those of published models, with what Python's tokenizers makes of texts.
+fn built_like_published_ones() -> Vec<(Arc<Tokenizer>, serde_json::Value)> {
+    let load = |case: &serde_json::Value| {
+        let folder = copy_of(&fixture("tale"));
+        let file = format!("tokenizers/{}.json", case["name"].as_str().expect("a name"));
+        std::fs::copy(fixture(&file), folder.path().join("tokenizer.json")).unwrap();
+        (Arc::new(Tokenizer::load(&name_of(folder.path())).expect("the tokenizer loads")), case.clone())
+    };
+    let all: Vec<_> = cases(&json("tokenizers.json")).iter().map(load).collect();
+    assert_eq!(all.len(), 5);
+    all
+}
+
+#[test]
+fn tokenizers_of_other_models_give_the_ids_and_texts_of_pythons() {
+    for (tokenizer, fixture) in built_like_published_ones() {
+        let name = &fixture["name"];
+        assert_eq!(tokenizer.vocab_size(), fixture["vocab_size"].as_u64().expect("a number") as usize, "{name}");
+        for case in cases(&fixture) {
+            let text = case["text"].as_str().expect("a text");
+            assert_eq!(tokenizer.encode(text).unwrap(), ids(&case["ids"]), "{name}: {text:?}");
+        }
+        for case in cases(&fixture).iter().chain(fixture["random_ids"].as_array().expect("a list")) {
+            let found = ids(&case["ids"]);
+            for (skip, decoded) in [(false, &case["decoded"]), (true, &case["decoded_without_special"])] {
+                assert_eq!(&tokenizer.decode(&found, skip), decoded, "{name}: {found:?}");
+                assert_eq!(&streamed(&tokenizer, &found, skip), decoded, "{name}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_and_what_follows_it_are_the_text_decoded_at_once() {
+    for (tokenizer, fixture) in built_like_published_ones() {
+        for case in cases(&fixture) {
+            let all = ids(&case["ids"]);
+            for skip in [false, true] {
+                for split in 0..=all.len() {
+                    let (before, after) = all.split_at(split);
+                    let text = tokenizer.decode(before, skip);
+                    if text.ends_with(char::REPLACEMENT_CHARACTER) {
+                        continue; // inside a character
+                    }
+                    let mut stream = TextStream::after(before, Arc::clone(&tokenizer), skip);
+                    let mut joined = text + &after.iter().map(|id| stream.push(*id)).collect::<String>();
+                    joined.push_str(&stream.finish());
+                    assert_eq!(joined, tokenizer.decode(&all, skip), "{}: {before:?} and {after:?}", fixture["name"]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_of_a_sentencepiece_token_are_exact() {
+    for (tokenizer, fixture) in built_like_published_ones().into_iter().take(2) {
+        let check = |name: &str, expected: &[u8]| {
+            let mut bytes = b"before".to_vec();
+            tokenizer.append_bytes(tokenizer.id(name).unwrap_or_else(|| panic!("{name}")), &mut bytes);
+            assert_eq!(bytes.strip_prefix(b"before").expect("what was there stays"), expected, "{name}");
+        };
+        check("<0x00>", b"\0");
+        check("<0xE4>", b"\xe4");
+        check("▁", b" ");
+        check("▁the", b" the");
+        check("</s>", b"</s>");
+        assert!(!tokenizer.is_byte_level(), "{}", fixture["name"]);
+        assert_eq!(tokenizer.kind(), "SentencePiece BPE");
+    }
+}
+
+/// A tiny Llama whose every id has a name, each second one with a space in front.
+fn words_with_spaces() -> tempfile::TempDir {
+    let folder = copy_of(&fixture("llama/base"));
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fixture("tokenizers/llama2.json")).unwrap()).unwrap();
+    let name = |id: u32| if id.is_multiple_of(2) { format!("▁w{id}") } else { format!("w{id}") };
+    let mut vocab: serde_json::Map<String, serde_json::Value> = (3..101).map(|id| (name(id), value!(id))).collect();
+    vocab.extend([("<unk>", 0), ("<s>", 1), ("</s>", 2)].map(|(name, id)| (name.to_owned(), value!(id))));
+    tokenizer["model"]["vocab"] = value!(vocab);
+    tokenizer["model"]["merges"] = value!([]);
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn the_space_between_a_prompt_and_its_text_is_kept() {
+    let folder = words_with_spaces();
+    let mut engine = Engine::load(&name_of(folder.path())).unwrap();
+    let sampling = Sampling { max_new_tokens: Some(6), ignore_eos: Some(true), ..Sampling::greedy() };
+    let mut spaces = 0;
+    for start in 3..60u32 {
+        let prompt = vec![1, start, 2 * start % 97 + 3];
+        for prompt in [&prompt[..], &prompt[..1], &prompt[1..]] {
+            let text = engine.generate(prompt, sampling.clone()).unwrap().completions().unwrap().remove(0);
+            let tokenizer = engine.tokenizer();
+            let all = tokenizer.decode(&[prompt, &text.tokens].concat(), true);
+            assert_eq!(text.generated_text, all, "{prompt:?}");
+            let new = &text.generated_text[tokenizer.decode(prompt, true).len()..];
+            spaces += usize::from(prompt.len() > 1 && new.starts_with(' '));
+        }
+    }
+    assert!(spaces > 20, "{spaces} texts begin with a space");
+    let whole = engine.generate(vec![1, 5], sampling.clone()).unwrap().completions().unwrap().remove(0).generated_text;
+    let stop = &whole[whole.rfind(' ').expect("a word")..][..3];
+    let stopped = Sampling { stop_strings: Some(vec![stop.to_owned()]), ..sampling };
+    let cut = engine.generate(vec![1, 5], stopped).unwrap().completions().unwrap().remove(0).generated_text;
+    assert!(whole.starts_with(&cut) && cut.contains(stop), "{cut:?} of {whole:?} ends at {stop:?}");
 }

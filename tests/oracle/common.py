@@ -60,7 +60,7 @@ def fill(model: torch.nn.Module, seed: int, stds: dict[str, float]) -> None:
         std = next((s for end, s in stds.items() if name.endswith(end)), None)
         if std is None:
             std = 0.2
-        centre = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
+        centre = 1.0 if (".ln_" in name or "norm" in name) and name.endswith("weight") else 0.0
         values = centre + std * rng.standard_normal(parameter.shape)
         parameter.copy_(torch.from_numpy(values.astype(np.float32)))
 

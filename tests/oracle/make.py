@@ -17,6 +17,7 @@ sys.dont_write_bytecode = True
 
 PARTS = [
     "gpt2",
+    "llama",
     "tale",
     "greedy",
     "processors",
@@ -24,9 +25,11 @@ PARTS = [
     "generate",
     "perplexity",
     "tokens",
+    "tokenizers",
     "gpt2_vocab",
     "full_size",
     "ember",
+    "quant",
 ]
 
 

@@ -1,6 +1,6 @@
 //! What a model would need of this machine and reach on it, from sizes alone.
 //!
-//! Memory is the weights as they are kept and the cache of keys and values at full context, f32 as `nn/kv_cache.rs`
+//! Memory is the weights as they are kept and the cache of keys and values at full context, as `nn/kv_cache.rs`
 //! keeps it. Speed is the bandwidth at which the kernels read memory over the weights that one token reads: a text is
 //! written one token at a time, and each reads every weight once, except tables of which it needs a row.
 
@@ -14,6 +14,7 @@ use crate::cli::model::{MachineArgs, bytes};
 use crate::device::Compute;
 use crate::kernels::Slice;
 use crate::memory::{Memory, read_bandwidth};
+use crate::weights::Kind;
 
 /// Bytes that a model needs.
 pub(super) struct Needs {
@@ -41,13 +42,14 @@ impl Needs {
 
 impl Machine {
     /// Looks at the machine, for weights of a format; this takes a quarter of a second.
-    pub(super) fn measure(args: &MachineArgs, dtype: Dtype) -> Result<Self> {
+    pub(super) fn measure(args: &MachineArgs, kind: Kind) -> Result<Self> {
         let threads = args.threads.and_then(|threads| NonZeroUsize::new(threads.into()));
         let compute = Compute::open(args.device.unwrap_or_default(), threads)?;
-        let like = match dtype {
-            Dtype::F32 => Slice::F32(&[]),
-            Dtype::F16 => Slice::F16(&[]),
-            Dtype::Bf16 => Slice::Bf16(&[]),
+        let like = match kind {
+            Kind::Dense(Dtype::F32) => Slice::F32(&[]),
+            Kind::Dense(Dtype::F16) => Slice::F16(&[]),
+            Kind::Dense(Dtype::Bf16) => Slice::Bf16(&[]),
+            Kind::Blocks(format) => Slice::Blocks(format, &[]),
         };
         let memory = match compute.device.is_cpu() {
             true => Memory::now(),

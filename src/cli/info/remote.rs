@@ -12,7 +12,7 @@ use crate::error::{Error, quote};
 use crate::hub::preflight::Preflight;
 use crate::models::Config;
 use crate::weights::check_header;
-use crate::{ARCHITECTURES, Hub};
+use crate::{ARCHITECTURES, CacheType, Hub};
 
 /// Room that a download leaves on the disk for everybody else.
 const SPARE_ROOM: u64 = 16 << 20;
@@ -25,12 +25,13 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
     let shape = config.as_ref().map(|config| Shape::of(&config.json)).unwrap_or_default();
     let architecture = config.as_ref().and_then(|config| named(&config.json));
     let problem = why_not(&found, config.as_ref());
-    let sizes = Sizes::of(found.headers.iter().map(|(_, header)| header), args.machine.dtype);
+    let sizes = Sizes::of(found.headers.iter().map(|(_, header)| header), args.machine.keep());
     let context = context(&shape, args)?;
-    let machine = Machine::measure(&args.machine, sizes.main_dtype())?;
+    let machine = Machine::measure(&args.machine, sizes.main_kind())?;
     let download: u64 = total(found.plan.files.iter().filter(|file| !file.cached).map(|file| file.size));
     let cached: u64 = total(found.plan.files.iter().filter(|file| file.cached).map(|file| file.size));
-    let cache = shape.cache_bytes_per_token().zip(context).map(|(bytes, tokens)| bytes.saturating_mul(tokens));
+    let kv = args.machine.kv.unwrap_or_default();
+    let cache = shape.cache_bytes_per_token(kv).zip(context).map(|(bytes, tokens)| bytes.saturating_mul(tokens));
     let needs = Needs { weights: sizes.bytes, cache, per_token: sizes.per_token };
     let room = found.disk_free.map(|free| download == 0 || download.saturating_add(SPARE_ROOM) <= free);
 
@@ -53,7 +54,7 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
             "vocab_size": shape.vocabulary,
             "context": context,
             "weight_bytes": sizes.bytes,
-            "cache_bytes_per_token": shape.cache_bytes_per_token(),
+            "cache_bytes_per_token": shape.cache_bytes_per_token(kv),
             "memory_bytes": needs.memory(),
             "device": machine.device.clone(),
             "files": files.collect::<Value>(),
@@ -201,9 +202,11 @@ impl Shape {
         }
     }
 
-    /// Keys and values of one token in all layers, f32.
-    fn cache_bytes_per_token(&self) -> Option<u64> {
-        Some(self.layers?.saturating_mul(self.kv_width?).saturating_mul(2 * size_of::<f32>() as u64))
+    /// Keys and values of one token in all layers.
+    fn cache_bytes_per_token(&self, kv: CacheType) -> Option<u64> {
+        let numbers = self.layers?.saturating_mul(self.kv_width?).saturating_mul(2);
+        const FEW: usize = 32; // that have whole bytes
+        Some(numbers.saturating_mul(kv.bytes(FEW) as u64) / FEW as u64)
     }
 }
 
@@ -234,6 +237,8 @@ mod tests {
         check(json!({ "model_type": "x", "text_config": llama }), expected);
         check(json!({ "n_head": 0, "n_embd": 768, "n_layer": -1, "vocab_size": "many" }), [None; 4]);
         let hostile = Shape::of(&json!({ "n_layer": u64::MAX, "num_kv_heads": u64::MAX, "head_dim": u64::MAX }));
-        assert_eq!(hostile.cache_bytes_per_token(), Some(u64::MAX));
+        for kv in CacheType::ALL {
+            assert!(hostile.cache_bytes_per_token(kv) > Some(u64::MAX / 64), "{kv}");
+        }
     }
 }

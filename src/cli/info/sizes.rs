@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use crate::Dtype;
 use crate::cli::model::count;
+use crate::kernels::Format;
 use crate::source::{Location, Source, WeightFiles};
+use crate::weights::{Keep, Kind, Mix, gathered};
 
 /// What headers say of weights, each tensor counted once.
 pub(super) struct Sizes {
@@ -23,10 +25,12 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Adds up the headers of a model's files, for weights that are kept in a format or as they are stored.
-    pub(super) fn of<'a>(headers: impl Iterator<Item = &'a Metadata>, kept_as: Option<Dtype>) -> Self {
+    /// Adds up the headers of a model's files, for weights that are kept so.
+    pub(super) fn of<'a>(headers: impl Iterator<Item = &'a Metadata>, keep: Keep) -> Self {
         let tensors: BTreeMap<String, &TensorInfo> = headers.flat_map(Metadata::tensors).collect();
         let rows = gathered(tensors.keys().map(String::as_str));
+        let shapes = tensors.iter().map(|(name, info)| (name.as_str(), &info.shape[..]));
+        let mix = if let Keep::Quantized(quant) = keep { Some(Mix::of(quant, shapes, false)) } else { None };
         let mut sizes = Sizes { parameters: 0, buffers: 0, dtypes: Vec::new(), bytes: 0, per_token: 0 };
         for (name, info) in &tensors {
             let numbers = info.shape.iter().fold(1u64, |product, n| product.saturating_mul(*n as u64));
@@ -34,8 +38,13 @@ impl Sizes {
                 sizes.buffers = sizes.buffers.saturating_add(numbers);
                 continue;
             }
-            let (dtype, bytes) = match kept_as.filter(|_| read_as(info.dtype).is_some()).or(read_as(info.dtype)) {
-                Some(dtype) => (dtype.to_string(), numbers.saturating_mul(dtype.bytes() as u64)),
+            let kind = read_as(info.dtype).map(|own| match (keep, &mix) {
+                (Keep::As(dtype), _) => Kind::Dense(dtype),
+                (_, Some(mix)) => mix.of_tensor(name, &info.shape).map_or(Kind::Dense(own), Kind::Blocks),
+                _ => Kind::Dense(own),
+            });
+            let (dtype, bytes) = match kind {
+                Some(kind) => (kind.to_string(), bytes_of(kind, numbers)),
                 None => {
                     let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
                     (format!("{:?}", info.dtype).to_lowercase(), bytes)
@@ -56,8 +65,10 @@ impl Sizes {
     }
 
     /// The format of most weights; f32 where it is none that kernels read.
-    pub(super) fn main_dtype(&self) -> Dtype {
-        self.dtypes.first().and_then(|(dtype, ..)| dtype.parse().ok()).unwrap_or(Dtype::F32)
+    pub(super) fn main_kind(&self) -> Kind {
+        let name = self.dtypes.first().map_or("", |(name, ..)| name);
+        let format = Format::ALL.into_iter().find(|format| format.name() == name);
+        format.map_or(Kind::Dense(name.parse().unwrap_or(Dtype::F32)), Kind::Blocks)
     }
 
     /// `124.4M (f32)`
@@ -72,6 +83,14 @@ impl Sizes {
             n => format!("; {} more in buffers are not counted", numbers(n)),
         };
         format!("{} ({}){buffers}", numbers(self.parameters), dtypes.join(" + "))
+    }
+}
+
+/// Bytes of so many numbers, of which a header may claim any count.
+fn bytes_of(kind: Kind, numbers: u64) -> u64 {
+    match kind {
+        Kind::Dense(dtype) => numbers.saturating_mul(dtype.bytes() as u64),
+        Kind::Blocks(format) => (numbers / format.block_len() as u64).saturating_mul(format.block_bytes() as u64),
     }
 }
 
@@ -115,36 +134,4 @@ fn header(location: &Location) -> Option<Metadata> {
     let mut header = Vec::new();
     file.take(u64::from_le_bytes(length)).read_to_end(&mut header).ok()?;
     serde_json::from_slice(&header).ok()
-}
-
-/// Names of tables of which a token needs a row: positions, and the vocabulary's where the head has weights of its own.
-fn gathered<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
-    const POSITIONS: [&str; 3] = ["wpe", "embed_positions", "position_embeddings"];
-    const VOCABULARY: [&str; 4] = ["wte", "embed_tokens", "embed_in", "tok_embeddings"];
-    const HEADS: [&str; 3] = ["lm_head", "embed_out", "output"];
-    let is_of = |name: &str, layers: &[&str]| {
-        let layer = name.strip_suffix(".weight").map(|layer| layer.rsplit('.').next().unwrap_or(layer));
-        layer.is_some_and(|layer| layers.contains(&layer))
-    };
-    let has_head = names.clone().any(|name| HEADS.iter().any(|head| name.strip_suffix(".weight") == Some(head)));
-    names.filter(|name| is_of(name, &POSITIONS) || has_head && is_of(name, &VOCABULARY)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::gathered;
-
-    #[test]
-    fn tables_of_which_a_token_needs_a_row_are_told_by_their_names() {
-        let check = |names: &[&str], expected: &[&str]| assert_eq!(gathered(names.iter().copied()), expected);
-        check(&["wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"], &["wpe.weight"]);
-        check(
-            &["transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"],
-            &["transformer.wte.weight", "transformer.wpe.weight"],
-        );
-        check(&["model.embed_tokens.weight", "model.norm.weight"], &[]);
-        check(&["model.embed_tokens.weight", "lm_head.weight"], &["model.embed_tokens.weight"]);
-        check(&["gpt_neox.embed_in.weight", "embed_out.weight"], &["gpt_neox.embed_in.weight"]);
-        check(&["h.0.attention.output.weight", "wte.weight"], &[]);
-    }
 }

@@ -63,7 +63,7 @@ pub fn full_disks(cases: &[Full], size: u64) -> Option<usize> {
         let outcome = match case {
             Full::From(_) => home.run(&hub, ["pull", "org/m"]),
             Full::While(after) => {
-                hub.bandwidth(48 << 20);
+                hub.bandwidth(16 << 20);
                 let mut filled = false;
                 checks::run_until(home.fireside(&hub, ["pull", "org/m"]), |_| {
                     if !filled && hub.served("/cdn/") > *after {

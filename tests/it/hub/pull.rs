@@ -293,7 +293,13 @@ fn what_cannot_run_is_refused_before_its_weights_move() {
     let header = format!(r#"{{"wte.weight":{{"dtype":"F8_E4M3","shape":[{size}],"data_offsets":[0,{size}]}}}}"#);
     let odd = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; size]].concat();
     let sound = Content::weights(size as u64, 1).bytes();
-    let cases = [("an architecture", other_config, sound, "foo"), ("a dtype", config, odd, "F8_E4M3")];
+    let yarn = std::fs::read_to_string(fixture("llama/base/config.json")).unwrap();
+    let yarn = yarn.replace("\"rope_scaling\": null", r#""rope_scaling": {"type": "yarn", "factor": 4.0}"#);
+    let cases = [
+        ("an architecture", other_config, sound.clone(), "foo"),
+        ("a switch", yarn, sound, "`yarn` is not supported"),
+        ("a dtype", config, odd, "F8_E4M3"),
+    ];
     for (what, config, weights, named) in cases {
         let hub = FakeHub::start();
         let home = Home::new();

@@ -1,0 +1,328 @@
+//! Forward passes of given sizes: what `fireside bench` times, and what they ask of the machine at least.
+//!
+//! The sizes are llama-bench's. A prompt of N tokens goes through in passes of at most [`PASS`] tokens, with logits for the
+//! last alone; text is N passes of one token, each with logits, that follow `depth` tokens in the cache. Tokens are drawn
+//! at random and nothing is sampled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::line::check_finite;
+use super::load::{Loaded, context_of, forward};
+use super::random::Random;
+use crate::device::Compute;
+use crate::error::{Error, Result};
+use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
+use crate::models::{Config, Model, Shape};
+use crate::nn::{Batch, KvCache, Rows};
+use crate::weights::{Dtype, Held, Keep, Kind, Mix, Weights, gathered};
+
+/// Tokens of all sequences together in one pass: llama-bench's `--ubatch-size`, so that `pp512` is one pass in both.
+const PASS: usize = 512;
+
+/// A model that is measured.
+pub(crate) struct Bench {
+    subject: Subject,
+    work: Work,
+    tokens: Random,
+    drawn: usize,
+}
+
+enum Subject {
+    Loaded(Arc<Loaded>),
+    Random { model: Box<dyn Model>, compute: Compute, context: usize, kv: CacheType },
+}
+
+/// What a model's tokens cost, by the shapes and formats of its weights.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    /// Numbers that the model learnt.
+    pub(crate) parameters: usize,
+    /// Bytes of them as they are kept.
+    pub(crate) weight_bytes: usize,
+    /// The formats that they are kept in, most bytes first.
+    pub(crate) dtypes: Vec<String>,
+    /// Bytes of weights that a pass reads, however many tokens it has.
+    pub(crate) bytes_per_pass: usize,
+    /// Multiplications of a token with the weights, by the arithmetic of their format, without the head.
+    products: Vec<(Arithmetic, usize)>,
+    /// The same of the head, which runs for tokens whose logits are wanted.
+    head: Vec<(Arithmetic, usize)>,
+}
+
+/// What a measurement asks of the machine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Demand {
+    /// Bytes of weights and cache that must be read.
+    pub(crate) bytes: f64,
+    /// Multiplications and additions, by arithmetic.
+    pub(crate) operations: Vec<(Arithmetic, f64)>,
+}
+
+/// Sequences that a measurement goes on with.
+pub(crate) struct Sequences {
+    caches: Vec<KvCache>,
+    depth: usize,
+}
+
+impl Bench {
+    /// A loaded model.
+    pub(crate) fn of(engine: &Engine) -> Bench {
+        Bench::new(Subject::Loaded(Arc::clone(&engine.loaded)), engine.loaded.work.clone())
+    }
+
+    /// A model of a shape that config.json describes, with random weights.
+    pub(crate) fn random(
+        config: &Config,
+        (stored, keep): (Dtype, Keep),
+        kv: CacheType,
+        context: Option<usize>,
+        compute: Compute,
+    ) -> Result<Bench> {
+        let architecture = config.architecture()?;
+        let (dtype, mix) = match keep {
+            Keep::AsStored => (stored, None),
+            Keep::As(dtype) => (dtype, None),
+            Keep::Quantized(quant) => {
+                let number = |names: [&str; 2]| names.iter().find_map(|name| config.json[name].as_u64());
+                let layers = number(["num_hidden_layers", "n_layer"]).unwrap_or(0);
+                let heads = number(["num_attention_heads", "n_head"]).unwrap_or(1);
+                let kv_heads = config.json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
+                let tied = config.json["tie_word_embeddings"].as_bool().unwrap_or(architecture.model_type == "gpt2");
+                (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
+            }
+        };
+        let weights = Weights::random(SEED, dtype, mix, compute.clone());
+        let model = (architecture.load)(config, &weights)?;
+        let work = Work::of(&weights, model.shape());
+        let context = context_of(model.shape(), context)?;
+        Ok(Bench::new(Subject::Random { model, compute, context, kv }, work))
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.shape().n_layers, self.kv())
+    }
+
+    fn new(subject: Subject, work: Work) -> Bench {
+        Bench { subject, work, tokens: Random::new(SEED, 0), drawn: 0 }
+    }
+
+    /// The sizes that the model was built with.
+    pub(crate) fn shape(&self) -> &Shape {
+        self.model().shape()
+    }
+
+    /// Most tokens of a sequence.
+    pub(crate) fn context(&self) -> usize {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.context,
+            Subject::Random { context, .. } => *context,
+        }
+    }
+
+    /// What a token costs.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// The threads that compute.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.compute().pool
+    }
+
+    /// Our kernels, where they compute and not candle or a device.
+    pub(crate) fn kernels(&self) -> Option<&'static Kernels> {
+        self.compute().kernels
+    }
+
+    /// Whether the processor computes, by our kernels or by candle's operations.
+    pub(crate) fn is_on_cpu(&self) -> bool {
+        self.compute().device.is_cpu()
+    }
+
+    /// What computes, for messages.
+    pub(crate) fn device(&self) -> String {
+        self.compute().describe()
+    }
+
+    /// Sequences with `depth` tokens each, the same in all of them.
+    pub(crate) fn sequences(&mut self, count: usize, depth: usize) -> Result<Sequences> {
+        let mut first = [self.new_cache()];
+        self.feed(&mut first, depth)?;
+        let [first] = first;
+        let mut caches = vec![first.clone(); count - 1];
+        caches.push(first);
+        Ok(Sequences { caches, depth })
+    }
+
+    /// How long it takes to read a prompt of `tokens` tokens in each sequence, then to write `steps` further ones. The
+    /// sequences are left as they were.
+    pub(crate) fn measure(&mut self, sequences: &mut Sequences, tokens: usize, steps: usize) -> Result<Duration> {
+        let start = Instant::now();
+        let mut logits = self.feed(&mut sequences.caches, tokens)?;
+        for _ in 0..steps {
+            logits = self.step(&mut sequences.caches, 1, Rows::Last(1))?;
+        }
+        let took = start.elapsed();
+        let position = sequences.caches[0].len().saturating_sub(1);
+        logits.chunks_exact(self.shape().vocab_size).try_for_each(|row| check_finite(row, position))?;
+        sequences.caches.iter_mut().for_each(|cache| cache.truncate(sequences.depth));
+        Ok(took)
+    }
+
+    /// Runs one pass that is not timed, so that what another program, or a probe of the memory, drove out of the caches
+    /// is back where the pass before a timed one would have left it.
+    pub(crate) fn refresh(&mut self, sequences: &mut Sequences) -> Result<()> {
+        self.measure(sequences, 0, 1).map(|_| ())
+    }
+
+    /// What [`Bench::measure`] asks of the machine at least.
+    pub(crate) fn demand(&self, sequences: usize, depth: usize, tokens: usize, steps: usize) -> Demand {
+        let shape = self.shape();
+        let (rows, layers) = (sequences as f64, shape.n_layers as f64);
+        let passes = tokens.div_ceil(chunk(sequences)) + steps;
+        // Rows of the cache that a text's tokens see, and those that its passes read.
+        let (after, all) = ((depth + tokens) as f64, (tokens + steps) as f64);
+        let seen = all * (depth as f64 + (all + 1.0) / 2.0);
+        let read = if tokens > 0 { after } else { 0.0 } + steps as f64 * (after + (steps as f64 + 1.0) / 2.0);
+        let cache_row = (2 * self.kv().bytes(shape.kv_width)) as f64;
+        let mut operations: Vec<(Arithmetic, f64)> = Vec::new();
+        let mut add = |arithmetic: Arithmetic, count: f64| match operations.iter_mut().find(|(a, _)| *a == arithmetic) {
+            Some((_, sum)) => *sum += count,
+            None => operations.push((arithmetic, count)),
+        };
+        for (arithmetic, count) in &self.work.products {
+            add(*arithmetic, 2.0 * *count as f64 * rows * all);
+        }
+        let heads = steps + usize::from(tokens > 0);
+        for (arithmetic, count) in &self.work.head {
+            add(*arithmetic, 2.0 * *count as f64 * rows * heads as f64);
+        }
+        // A product with the key and one with the value of every row that is seen.
+        add(Arithmetic::F32, 4.0 * shape.kv_width as f64 * layers * rows * seen);
+        Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * layers * cache_row * read, operations }
+    }
+
+    /// Bytes that so many sequences of so many tokens need beside the weights: cache, logits, and a pass's activations.
+    pub(crate) fn bytes_of(&self, sequences: usize, tokens: usize) -> usize {
+        const ACTIVATIONS: usize = 64 << 20; // a pass of 512 tokens at the widest layer of a 7B model
+        let shape = self.shape();
+        let cache = [2, shape.n_layers, self.kv().bytes(shape.kv_width), tokens];
+        let logits = [2, shape.vocab_size, size_of::<f32>()];
+        let product = |factors: &[usize]| factors.iter().fold(sequences, |product, n| product.saturating_mul(*n));
+        product(&cache).saturating_add(product(&logits)).saturating_add(ACTIVATIONS)
+    }
+
+    /// Reads so many tokens in each sequence, pass by pass; the logits of the last pass.
+    fn feed(&mut self, caches: &mut [KvCache], tokens: usize) -> Result<Vec<f32>> {
+        let chunk = chunk(caches.len());
+        let (mut left, mut logits) = (tokens, Vec::new());
+        while left > 0 {
+            let now = left.min(chunk);
+            left -= now;
+            logits = self.step(caches, now, if left == 0 { Rows::Last(1) } else { Rows::None })?;
+        }
+        Ok(logits)
+    }
+
+    /// One pass with so many tokens of each sequence.
+    fn step(&mut self, caches: &mut [KvCache], tokens: usize, rows: Rows) -> Result<Vec<f32>> {
+        let vocabulary = self.shape().vocab_size as f64;
+        let ids: Vec<Vec<u32>> = caches
+            .iter()
+            .map(|_| {
+                let drawn = self.drawn..self.drawn + tokens;
+                self.drawn = drawn.end;
+                drawn.map(|i| (self.tokens.uniform(i, 0) * vocabulary) as u32).collect()
+            })
+            .collect();
+        let mut batch = Batch::default();
+        for (ids, cache) in ids.iter().zip(caches) {
+            batch.push(ids, cache, rows);
+        }
+        forward(self.model(), &mut batch)
+    }
+
+    fn model(&self) -> &dyn Model {
+        match &self.subject {
+            Subject::Loaded(loaded) => &*loaded.model,
+            Subject::Random { model, .. } => &**model,
+        }
+    }
+
+    fn kv(&self) -> CacheType {
+        match &self.subject {
+            Subject::Loaded(loaded) => loaded.info.kv,
+            Subject::Random { kv, .. } => *kv,
+        }
+    }
+
+    fn compute(&self) -> &Compute {
+        match &self.subject {
+            Subject::Loaded(loaded) => &loaded.compute,
+            Subject::Random { compute, .. } => compute,
+        }
+    }
+}
+
+/// Tokens of each sequence in one pass of a prompt.
+fn chunk(sequences: usize) -> usize {
+    (PASS / sequences).max(1)
+}
+
+/// Of random weights and tokens: any fixed number, so that two runs do the same.
+const SEED: u64 = 42;
+
+impl Work {
+    /// What the tensors that a model's layers hold cost a token.
+    pub(super) fn of(weights: &Weights, shape: &Shape) -> Work {
+        let held = weights.held();
+        let tables = gathered(held.keys().map(String::as_str));
+        let mut work = Work::default();
+        let mut formats: Vec<(String, usize)> = Vec::new();
+        for (name, Held { shape: dims, kind, bytes }) in &held {
+            let numbers: usize = dims.iter().product();
+            work.parameters += numbers;
+            work.weight_bytes += bytes;
+            let kind_name = kind.to_string();
+            match formats.iter_mut().find(|(known, _)| *known == kind_name) {
+                Some((_, sum)) => *sum += bytes,
+                None => formats.push((kind_name, *bytes)),
+            }
+            if tables.contains(&name.as_str()) {
+                continue;
+            }
+            work.bytes_per_pass += bytes;
+            if dims.len() == 2 {
+                let to = if dims[0] == shape.vocab_size { &mut work.head } else { &mut work.products };
+                let arithmetic = arithmetic_of(*kind);
+                match to.iter_mut().find(|(known, _)| *known == arithmetic) {
+                    Some((_, count)) => *count += numbers,
+                    None => to.push((arithmetic, numbers)),
+                }
+            }
+        }
+        formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        work.dtypes = formats.into_iter().map(|(dtype, _)| dtype).collect();
+        work
+    }
+}
+
+/// What weights of a format are multiplied in; f16 is widened.
+fn arithmetic_of(kind: Kind) -> Arithmetic {
+    match kind {
+        Kind::Dense(Dtype::F32 | Dtype::F16) => Arithmetic::F32,
+        Kind::Dense(Dtype::Bf16) => Arithmetic::Bf16,
+        Kind::Blocks(_) => Arithmetic::Int8,
+    }
+}
+
+/// A setting of the bench that a model's context has no room for.
+pub(crate) fn check_context(setting: &'static str, tokens: usize, context: usize) -> Result<()> {
+    if tokens <= context {
+        return Ok(());
+    }
+    let problem = format!("asks for {tokens} tokens in a sequence, and the model's context has {context}");
+    Err(Error::setting(setting, problem, "ask for fewer, or for a model with a longer context"))
+}

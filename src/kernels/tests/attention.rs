@@ -1,0 +1,424 @@
+//! Attention and its cache against plain loops in `f64`; the same bits in every tier, on any number of threads, however the
+//! tokens were cut and whatever stands beside them.
+
+use std::sync::Arc;
+
+use half::f16;
+
+use super::*;
+
+/// One sequence's layer: what `attend` is told of it, and all rows that are to go through it.
+struct Case {
+    heads: Heads,
+    window: Option<usize>,
+    rotary: Option<Rotary>,
+    norms: Option<(Vec<f32>, Vec<f32>)>,
+    qkv: Vec<f32>,
+    tokens: usize,
+}
+
+impl Case {
+    fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize, tokens: usize) -> Case {
+        let mut numbers = Numbers((n_heads * 1000 + n_kv_heads * 100 + head_dim) as u64);
+        let heads = Heads { n_heads, n_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
+        let width = (n_heads + 2 * n_kv_heads) * head_dim;
+        // Large enough for weights that differ, and so for maxima that change from tile to tile.
+        let qkv = numbers.many(tokens * width).iter().map(|x| x * 2.0).collect();
+        Case { heads, window: None, rotary: None, norms: None, qkv, tokens }
+    }
+
+    fn layer(&self) -> Attend<'_> {
+        let norms = self.norms.as_ref().map(|(query, key)| HeadNorms { query, key, eps: 1e-6 });
+        Attend { heads: self.heads, window: self.window, rotary: self.rotary.as_ref(), norms }
+    }
+
+    fn width(&self) -> usize {
+        self.qkv.len() / self.tokens
+    }
+
+    fn cache(&self, kind: CacheType) -> Cache {
+        Cache {
+            shape: CacheShape { kind, n_kv_heads: self.heads.n_kv_heads, head_dim: self.heads.head_dim },
+            chunks: vec![],
+        }
+    }
+
+    /// All tokens, so many at a time.
+    fn run(&self, kernels: &Kernels, pool: &Pool, kind: CacheType, piece: usize) -> Vec<f32> {
+        let mut cache = self.cache(kind);
+        let mut out = Vec::new();
+        for start in (0..self.tokens).step_by(piece) {
+            out.extend(self.step(kernels, pool, &mut cache, start..self.tokens.min(start + piece)));
+        }
+        out
+    }
+
+    fn step(&self, kernels: &Kernels, pool: &Pool, cache: &mut Cache, tokens: std::ops::Range<usize>) -> Vec<f32> {
+        let qkv = &self.qkv[tokens.start * self.width()..tokens.end * self.width()];
+        kernels.append(pool, &self.layer(), cache.rows(tokens.start, tokens.len()), qkv);
+        let mut out = vec![f32::NAN; tokens.len() * self.heads.n_heads * self.heads.head_dim];
+        let sequence = Sequence { chunks: &cache.chunks, tokens: 0..tokens.len(), position: tokens.start };
+        kernels.attend(pool, &self.layer(), &[sequence], qkv, &mut out);
+        out
+    }
+
+    /// All tokens over an `f32` cache with the numbers that `cache` reads as.
+    fn over_numbers_of(&self, cache: &Cache) -> Vec<f32> {
+        let mut wide = self.cache(CacheType::F32);
+        wide.rows(0, self.tokens);
+        for (chunk, from) in wide.chunks.iter_mut().zip(&cache.chunks) {
+            for row in 0..CHUNK_ROWS {
+                let (keys, values) = from.read(row);
+                Arc::make_mut(chunk).write(row, &keys, &values);
+            }
+        }
+        let mut out = vec![f32::NAN; self.tokens * self.heads.n_heads * self.heads.head_dim];
+        let sequence = Sequence { chunks: &wide.chunks, tokens: 0..self.tokens, position: 0 };
+        best().attend(&pool(1), &self.layer(), &[sequence], &self.qkv, &mut out);
+        out
+    }
+
+    /// A head of a token, normalised and turned.
+    fn head(&self, token: usize, head: usize) -> Vec<f64> {
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
+        let from = &self.qkv[token * self.width() + head * head_dim..][..head_dim];
+        let mut x: Vec<f64> = from.iter().map(|x| f64::from(*x)).collect();
+        if head >= n_heads + n_kv_heads {
+            return x;
+        }
+        if let Some((query, key)) = &self.norms {
+            let root = (x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64 + 1e-6).sqrt();
+            let weight = if head < n_heads { query } else { key };
+            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= f64::from(*w) / root);
+        }
+        if let Some(rotary) = &self.rotary {
+            let (cos, sin) = rotary.angles(token);
+            for i in 0..cos.len() {
+                let (a, b) = match rotary.pairing() {
+                    Pairing::Halves => (i, i + cos.len()),
+                    Pairing::Neighbours => (2 * i, 2 * i + 1),
+                };
+                let (cos, sin) = (f64::from(cos[i]), f64::from(sin[i]));
+                (x[a], x[b]) = (x[a] * cos - x[b] * sin, x[a] * sin + x[b] * cos);
+            }
+        }
+        x
+    }
+
+    fn naive(&self) -> Vec<f64> {
+        let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
+        let group = n_heads / n_kv_heads;
+        let keys: Vec<Vec<Vec<f64>>> = (0..self.tokens)
+            .map(|token| (n_heads..n_heads + 2 * n_kv_heads).map(|head| self.head(token, head)).collect())
+            .collect();
+        let mut out = Vec::new();
+        for token in 0..self.tokens {
+            let seen = self.window.map_or(0, |window| (token + 1).saturating_sub(window))..token + 1;
+            for head in 0..n_heads {
+                let q = self.head(token, head);
+                let dot = |key: &[f64]| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale);
+                let scores: Vec<f64> = seen.clone().map(|row| dot(&keys[row][head / group])).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                let mut sums = vec![0.0; head_dim];
+                for (row, score) in seen.clone().zip(&scores) {
+                    for (sum, value) in sums.iter_mut().zip(&keys[row][n_kv_heads + head / group]) {
+                        *sum += (score - max).exp() / total * value;
+                    }
+                }
+                out.extend(sums);
+            }
+        }
+        out
+    }
+
+    /// The properties that hold for every case; returns the result with an `f32` cache.
+    fn check(&self, what: &str) -> Vec<f32> {
+        let right = self.run(best(), &pool(1), CacheType::F32, self.tokens);
+        for (i, (out, naive)) in right.iter().zip(self.naive()).enumerate() {
+            assert!((f64::from(*out) - naive).abs() <= 4e-6, "{what}: number {i} is {out} instead of {naive}");
+        }
+        for kind in CacheType::ALL {
+            let mut cache = self.cache(kind);
+            let right = self.step(best(), &pool(1), &mut cache, 0..self.tokens);
+            assert!(bits(&right) == bits(&self.over_numbers_of(&cache)), "{what} {kind}: not what the cache says");
+            for kernels in available() {
+                // The scalar tier calls a function for every multiplication.
+                let slow = kernels.name() == "scalar" && self.tokens > 200;
+                let pieces: &[usize] = if slow { &[64] } else { &[1, 5, 16, 63, 64, 200, usize::MAX / 2] };
+                for &piece in pieces {
+                    let out = self.run(kernels, &pool(1), kind, piece);
+                    assert!(bits(&right) == bits(&out), "{what} {kind}: {} in pieces of {piece}", kernels.name());
+                }
+                for threads in [2, 3] {
+                    for piece in [37, usize::MAX / 2] {
+                        let out = self.run(kernels, &pool(threads), kind, piece);
+                        assert!(bits(&right) == bits(&out), "{what} {kind}: {} on {threads}", kernels.name());
+                        if slow {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        right
+    }
+}
+
+#[derive(Clone)]
+struct Cache {
+    shape: CacheShape,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl Cache {
+    /// Places for `count` rows from row `first` on, as the tokens 0, 1, … of a `qkv`.
+    fn rows(&mut self, first: usize, count: usize) -> Vec<Append<'_>> {
+        while self.chunks.len() * CHUNK_ROWS < first + count {
+            self.chunks.push(Arc::new(Chunk::new(self.shape)));
+        }
+        let mut appends = Vec::new();
+        for (i, chunk) in self.chunks.iter_mut().enumerate() {
+            let (start, end) = (first.max(i * CHUNK_ROWS), (first + count).min((i + 1) * CHUNK_ROWS));
+            if start < end {
+                let row = start - i * CHUNK_ROWS;
+                appends.push(Append {
+                    chunk: Arc::make_mut(chunk),
+                    row,
+                    tokens: start - first..end - first,
+                    position: start,
+                });
+            }
+        }
+        appends
+    }
+}
+
+#[test]
+fn attention_is_right_and_knows_no_cuts_threads_tiers_or_cache_types() {
+    for (n_heads, n_kv_heads, head_dim, tokens) in [
+        (1, 1, 1, 70),
+        (2, 2, 7, 66),
+        (2, 2, 64, 150),
+        (6, 2, 16, 100),
+        (8, 1, 33, 67),
+        (4, 1, 80, 65),
+        (9, 1, 24, 40),
+        (7, 1, 128, 30),
+        (5, 5, 96, 129),
+    ] {
+        Case::new(n_heads, n_kv_heads, head_dim, tokens).check(&format!("{n_heads} over {n_kv_heads} of {head_dim}"));
+    }
+}
+
+#[test]
+fn long_sequences_are_merged_from_sections() {
+    for (n_heads, n_kv_heads, head_dim, tokens) in [(1, 1, 16, 600), (3, 1, 40, 300)] {
+        Case::new(n_heads, n_kv_heads, head_dim, tokens).check(&format!("{tokens} tokens"));
+    }
+    // One token of so many has few units and many sections.
+    let case = Case::new(2, 1, 32, 1500);
+    let mut cache = case.cache(CacheType::F32);
+    case.step(best(), &pool(1), &mut cache, 0..1490);
+    let right = case.step(best(), &pool(1), &mut cache.clone(), 1490..1500);
+    for threads in [2, 3, 7] {
+        let pool = pool(threads);
+        let mut out = Vec::new();
+        let mut cache = cache.clone();
+        for token in 1490..1500 {
+            out.extend(case.step(best(), &pool, &mut cache, token..token + 1));
+        }
+        assert_eq!(bits(&right), bits(&out), "on {threads} threads");
+    }
+}
+
+#[test]
+fn a_window_hides_what_lies_behind_it() {
+    for window in [1, 2, 16, 17, 63, 64, 100, 280, 1000] {
+        let mut case = Case::new(3, 1, 24, if window > 100 { 330 } else { 150 });
+        case.window = Some(window);
+        case.check(&format!("window of {window}"));
+    }
+}
+
+#[test]
+fn queries_and_keys_are_normalised_and_turned() {
+    for (pairing, head_dim, pairs) in
+        [(Pairing::Halves, 16, 8), (Pairing::Neighbours, 16, 8), (Pairing::Halves, 24, 6), (Pairing::Neighbours, 7, 2)]
+    {
+        for normed in [false, true] {
+            let mut case = Case::new(4, 2, head_dim, 90);
+            let frequencies = (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect();
+            case.rotary = Some(Rotary::new(frequencies, pairing, 1.0, 90));
+            let mut numbers = Numbers(head_dim as u64);
+            case.norms = normed.then(|| (numbers.many(head_dim), numbers.many(head_dim)));
+            case.check(&format!("{pairing:?} of {head_dim} with {pairs} pairs, normed: {normed}"));
+        }
+    }
+}
+
+#[test]
+fn angles_are_cosines_and_sines_times_the_factor() {
+    let rotary = Rotary::new(vec![1.0, 0.25], Pairing::Halves, 2.0, 200);
+    assert_eq!(rotary.dim(), 4);
+    for position in [0, 1, 63, 64, 199] {
+        let (cos, sin) = rotary.angles(position);
+        for (i, frequency) in [1.0, 0.25].into_iter().enumerate() {
+            let angle = position as f64 * frequency;
+            assert_eq!((cos[i], sin[i]), (2.0 * angle.cos() as f32, 2.0 * angle.sin() as f32), "position {position}");
+        }
+    }
+}
+
+#[test]
+fn sequences_of_one_batch_do_not_know_of_each_other() {
+    for kernels in available() {
+        for kind in CacheType::ALL {
+            // Prompts and single tokens of several lengths.
+            let cases: Vec<Case> = [3, 70, 1, 130, 64].into_iter().map(|tokens| Case::new(4, 2, 16, tokens)).collect();
+            let fed = [3, 1, 1, 20, 64];
+            let layer = cases[0].layer();
+            let mut caches: Vec<Cache> = cases.iter().map(|case| case.cache(kind)).collect();
+            let mut alone = Vec::new();
+            let mut qkv = Vec::new();
+            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
+                let past = case.tokens - fed;
+                case.step(kernels, &pool(1), cache, 0..past);
+                alone.extend(case.step(kernels, &pool(1), &mut cache.clone(), past..case.tokens));
+                qkv.extend_from_slice(&case.qkv[past * case.width()..]);
+            }
+            let pool = pool(2);
+            let (mut appends, mut next) = (Vec::new(), 0);
+            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
+                let rows = cache.rows(case.tokens - fed, fed).into_iter();
+                appends.extend(rows.map(|a| Append { tokens: a.tokens.start + next..a.tokens.end + next, ..a }));
+                next += fed;
+            }
+            kernels.append(&pool, &layer, appends, &qkv);
+            let (mut sequences, mut next) = (Vec::new(), 0);
+            for ((case, cache), fed) in cases.iter().zip(&caches).zip(fed) {
+                sequences.push(Sequence {
+                    chunks: &cache.chunks,
+                    tokens: next..next + fed,
+                    position: case.tokens - fed,
+                });
+                next += fed;
+            }
+            let mut out = vec![f32::NAN; alone.len()];
+            kernels.attend(&pool, &layer, &sequences, &qkv, &mut out);
+            assert_eq!(bits(&alone), bits(&out), "{} {kind}", kernels.name());
+        }
+    }
+}
+
+#[test]
+fn scores_that_would_overflow_an_exponential_are_survived() {
+    let mut case = Case::new(2, 1, 16, 20);
+    case.heads.scale = 1e4;
+    for kernels in available() {
+        let out = case.run(kernels, &pool(1), CacheType::F32, 20);
+        assert!(out.iter().all(|x| x.is_finite()), "{}", kernels.name());
+    }
+}
+
+#[test]
+fn a_nan_reaches_its_own_token_and_later_ones_only() {
+    for part in 0..3 {
+        for kind in CacheType::ALL {
+            for kernels in available() {
+                let mut case = Case::new(1, 1, 16, 80);
+                let clean = case.run(kernels, &pool(1), kind, 80);
+                case.qkv[70 * 48 + part * 16 + 3] = f32::NAN;
+                let out = case.run(kernels, &pool(1), kind, 80);
+                let what = format!("{} {kind} part {part}", kernels.name());
+                assert_eq!(bits(&clean[..70 * 16]), bits(&out[..70 * 16]), "{what}: earlier tokens");
+                assert!(out[70 * 16..71 * 16].iter().any(|x| x.is_nan()), "{what}: its own token");
+                let later = out[71 * 16..].iter().any(|x| x.is_nan());
+                assert_eq!(later, part > 0, "{what}: later tokens");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_gives_back_what_was_written_as_far_as_its_type_allows() {
+    let mut numbers = Numbers(9);
+    for head_dim in [1, 16, 31, 32, 33, 64, 80] {
+        let width = 3 * head_dim;
+        let (keys, values) = (numbers.wild(CHUNK_ROWS * width), numbers.wild(CHUNK_ROWS * width));
+        for kind in CacheType::ALL {
+            let mut chunk = Chunk::new(CacheShape { kind, n_kv_heads: 3, head_dim });
+            chunk.write(0, &keys[..5 * width], &values[..5 * width]);
+            chunk.write(5, &keys[5 * width..], &values[5 * width..]);
+            let copy = chunk.clone();
+            for row in 0..CHUNK_ROWS {
+                let read = chunk.read(row);
+                assert_eq!(read, copy.read(row));
+                for (from, to) in [(&keys, read.0), (&values, read.1)] {
+                    let from = &from[row * width..][..width];
+                    for (head, to) in from.chunks(head_dim).zip(to.chunks(head_dim)) {
+                        for (block, to) in head.chunks(32).zip(to.chunks(32)) {
+                            check_block(kind, block, to);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Numbers that share a scale, and what became of them.
+fn check_block(kind: CacheType, from: &[f32], to: &[f32]) {
+    let largest = from.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    for (from, to) in from.iter().zip(to) {
+        let bound = match kind {
+            CacheType::F32 => 0.0,
+            CacheType::F16 if from.abs() > 65504.0 => from.abs() - 65504.0,
+            CacheType::F16 => (from.abs() / 2048.0).max(f32::powi(2.0, -25)),
+            // Half a step, and what the scale was rounded by; a scale below 2^-25 is none.
+            CacheType::Q8_0 => largest / 127.0 * 0.5 + largest / 2000.0 + 127.0 * f32::powi(2.0, -25),
+        };
+        assert!((from - to).abs() <= bound, "{kind}: {from} became {to}, largest {largest}");
+    }
+}
+
+#[test]
+fn half_precision_is_rounded_as_the_standard_says() {
+    let halves = (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite());
+    let mut numbers: Vec<f32> = halves.map(f32::from).collect();
+    numbers.sort_by(f32::total_cmp);
+    let between: Vec<f32> = numbers.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+    let near = between.iter().flat_map(|x| [x.next_down(), *x, x.next_up()]);
+    let all: Vec<f32> = numbers.iter().copied().chain(near).chain(Numbers(4).wild(10_000)).collect();
+    for x in all {
+        let mut chunk = Chunk::new(CacheShape { kind: CacheType::F16, n_kv_heads: 1, head_dim: 1 });
+        chunk.write(0, &[x], &[-x]);
+        let right = f16::from_f32(x.clamp(-65504.0, 65504.0)).to_f32();
+        assert_eq!(chunk.read(0), (vec![right], vec![-right]), "{x:e}");
+    }
+}
+
+#[test]
+fn two_to_the_power_of_x_is_within_an_ulp_below_zero() {
+    let mut worst = 0.0f64;
+    for x in sweep(-124.9, 0.0, 2_000_000).chain(sweep(-1.0, 0.0, 1_000_000)) {
+        worst = worst.max(ulps(math::exp2_below_zero(x), f64::from(x).exp2()));
+    }
+    assert!(worst <= 1.0, "{worst} ulps");
+    for (x, expected) in
+        [(0.0, 1.0f32), (-0.0, 1.0), (-1.0, 0.5), (-125.1, 0.0), (f32::MIN, 0.0), (f32::NEG_INFINITY, 0.0)]
+    {
+        assert_eq!(math::exp2_below_zero(x).to_bits(), expected.to_bits(), "{x}");
+    }
+    assert!(math::exp2_below_zero(f32::NAN).is_nan());
+}
+
+#[test]
+#[should_panic(expected = "chunks for 65 rows")]
+fn a_cache_that_is_too_short_is_named() {
+    let case = Case::new(1, 1, 4, 65);
+    let mut cache = case.cache(CacheType::F32);
+    cache.rows(0, 64);
+    let sequence = Sequence { chunks: &cache.chunks, tokens: 0..65, position: 0 };
+    best().attend(&pool(1), &case.layer(), &[sequence], &case.qkv, &mut [0.0; 65 * 4]);
+}

@@ -1,0 +1,50 @@
+//! Rotary positions: queries and keys turned by angles that grow with the position.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::kernels::{Pairing, Rotary};
+
+/// What turns queries and keys; cheap to clone, one for all layers.
+#[derive(Clone)]
+pub struct Rope(Arc<Rotary>);
+
+impl Rope {
+    /// Pair i of a head is turned by `position · frequencies[i]` radians; elements behind the pairs stay as they are.
+    /// Cosines and sines are multiplied by `factor`, 1 but for YaRN and its kin. Made for positions below `positions`.
+    pub fn new(frequencies: Vec<f32>, pairing: Pairing, factor: f32, positions: usize) -> Rope {
+        Rope(Arc::new(Rotary::new(frequencies, pairing, factor, positions)))
+    }
+
+    pub(super) fn rotary(&self) -> &Rotary {
+        &self.0
+    }
+
+    /// (tokens, heads, head_dim), turned by candle's operations.
+    pub(super) fn spelled_out(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        let (tokens, heads, head_dim) = x.dims3()?;
+        let (turned, pairs) = (self.0.dim(), self.0.dim() / 2);
+        let table = |of: fn((&'_ [f32], &'_ [f32])) -> Vec<f32>| -> Result<Tensor> {
+            let rows: Vec<f32> = positions.iter().flat_map(|p| of(self.0.angles(*p as usize))).collect();
+            Ok(Tensor::from_vec(rows, (tokens, 1, pairs), x.device())?)
+        };
+        let (cos, sin) = (table(|(cos, _)| cos.to_vec())?, table(|(_, sin)| sin.to_vec())?);
+        let (part, rest) = (x.narrow(2, 0, turned)?, x.narrow(2, turned, head_dim - turned)?);
+        let (a, b) = match self.0.pairing() {
+            Pairing::Halves => (part.narrow(2, 0, pairs)?, part.narrow(2, pairs, pairs)?),
+            Pairing::Neighbours => {
+                let pairs = part.reshape((tokens, heads, pairs, 2))?;
+                (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?)
+            }
+        };
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        let part = match self.0.pairing() {
+            Pairing::Halves => Tensor::cat(&[first, second], 2)?,
+            Pairing::Neighbours => Tensor::stack(&[first, second], 3)?.reshape((tokens, heads, turned))?,
+        };
+        Ok(Tensor::cat(&[part, rest], 2)?)
+    }
+}

@@ -1,0 +1,198 @@
+"""tokenizers/<name>.json and tokenizers.json: tiny tokenizers built like those of published models, and what Python's
+tokenizers makes of texts with them.
+
+Per model `name`: `cases` have `text`, `ids` (with the tokens that the tokenizer adds), `decoded` and
+`decoded_without_special`; `random_ids` are ids that no text gives, with the same decodings. Where bytes are tokens of their
+own, a run of them that is only partly text is passed over: Python gives up all of it, fireside the bytes that are no text.
+"""
+
+import json
+
+import numpy as np
+from common import FIXTURES, write_json
+from part_tokens import TEXTS
+from story import OTHER, story
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+FOLDER = FIXTURES / "tokenizers"
+MERGES = 160
+
+# The patterns by which these models cut a text into words.
+LLAMA3_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+def byte_level(use_regex: bool) -> dict:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def words(pattern: str) -> dict:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level(False)]}
+
+
+def begins_with(name: str, token: int) -> dict:
+    single = [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    special = {name: {"id": name, "ids": [token], "tokens": [name]}}
+    pair = single + [{"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
+
+
+TO_SPACES = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+SENTENCEPIECE = {
+    "type": "Sequence",
+    "decoders": [TO_SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}],
+}
+FROM_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+
+# name: (special tokens, bytes are tokens of their own, the parts)
+TOKENIZERS = {
+    # Llama 2, TinyLlama, Mistral 7B v0.1
+    "llama2": (
+        ["<unk>", "<s>", "</s>"],
+        True,
+        {
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, FROM_SPACES]},
+            "pre_tokenizer": None,
+            "post_processor": begins_with("<s>", 1),
+            "decoder": SENTENCEPIECE,
+        },
+    ),
+    # Mistral 7B v0.3
+    "mistral_v3": (
+        ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"],
+        True,
+        {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+            "post_processor": begins_with("<s>", 1),
+            "decoder": SENTENCEPIECE,
+        },
+    ),
+    "llama3": (
+        ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"],
+        False,
+        {
+            "normalizer": None,
+            "pre_tokenizer": words(LLAMA3_WORDS),
+            "post_processor": {"type": "Sequence", "processors": [byte_level(True), begins_with("<|begin_of_text|>", 0)]},
+            "decoder": byte_level(True),
+        },
+    ),
+    "smollm2": (
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        False,
+        {
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level(True)],
+            },
+            "post_processor": None,
+            "decoder": byte_level(True),
+        },
+    ),
+    "qwen2": (
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        False,
+        {
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": words(QWEN2_WORDS),
+            "post_processor": byte_level(False),
+            "decoder": byte_level(False),
+        },
+    ),
+}
+
+
+def trained(sentencepiece: bool, pattern: str) -> tuple[list[str], list[list[str]]]:
+    """Single characters, and merges of them, as a text of our own asks for."""
+    tokenizer = Tokenizer(models.BPE())
+    if sentencepiece:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+        alphabet, most = [], 90
+    else:
+        cut = pre_tokenizers.Split(Regex(pattern), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        alphabet, most = sorted(pre_tokenizers.ByteLevel.alphabet()), 256
+    trainer = trainers.BpeTrainer(
+        vocab_size=most + MERGES, initial_alphabet=alphabet, limit_alphabet=most, show_progress=False, special_tokens=[]
+    )
+    tokenizer.train_from_iterator([story(11, 20_000)], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return sorted(model["vocab"], key=model["vocab"].get), [list(merge) for merge in model["merges"]]
+
+
+def build(name: str) -> Tokenizer:
+    special, sentencepiece, parts = TOKENIZERS[name]
+    names, merges = trained(sentencepiece, QWEN2_WORDS if name == "qwen2" else LLAMA3_WORDS)
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)] if sentencepiece else []
+    vocab = {token: number for number, token in enumerate(special + fallback + names)}
+    added = [
+        dict(id=vocab[token], content=token, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+        for token in special
+    ]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<unk>" if sentencepiece else None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": sentencepiece,
+        "byte_fallback": sentencepiece,
+        "ignore_merges": name == "llama3",
+        "vocab": vocab,
+        "merges": merges,
+    }
+    file = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added} | parts | {"model": model}
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(file, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    return Tokenizer.from_file(str(path))
+
+
+def partly_text(tokenizer: Tokenizer, ids: list[int]) -> bool:
+    """Whether a run of byte tokens holds both text and bytes that are none."""
+    run = b""
+    for id in ids + [0]:
+        name = tokenizer.id_to_token(id)
+        if name.startswith("<0x"):
+            run += bytes([int(name[3:5], 16)])
+            continue
+        text = run.decode("utf-8", errors="ignore")
+        if text and text.encode() != run:
+            return True
+        run = b""
+    return False
+
+
+def make() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    rng = np.random.Generator(np.random.PCG64(9))
+    cases = []
+    for name, (special, sentencepiece, _) in TOKENIZERS.items():
+        tokenizer = build(name)
+        python = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
+
+        def case(ids: list[int]) -> dict:
+            return {
+                "ids": ids,
+                "decoded": python.decode(ids, skip_special_tokens=False),
+                "decoded_without_special": python.decode(ids, skip_special_tokens=True),
+            }
+
+        texts = list(dict.fromkeys(TEXTS[::2] + OTHER + [f"{special[0]}in{special[-1]} the middle {special[1]}", story(60, 90)]))
+        size = tokenizer.get_vocab_size()
+        rows = [rng.integers(0, size, length).tolist() for length in range(1, 40)]
+        if sentencepiece:
+            rows += [rng.integers(120, 256, length).tolist() for length in range(1, 17)]  # mostly bytes of split characters
+        cases.append(
+            {
+                "name": name,
+                "vocab_size": size,
+                "cases": [{"text": text} | case(python(text)["input_ids"]) for text in texts],
+                "random_ids": [case(row) for row in rows if not partly_text(tokenizer, row)],
+            }
+        )
+        print(f"  {name}: {size} tokens, {len(texts)} texts, {len(cases[-1]['random_ids'])} rows of random ids")
+    write_json("tokenizers.json", {}, cases)
