@@ -159,6 +159,9 @@ const RESIDENT: usize = 8 << 20;
 /// Rows of such a pass: enough for a tile of weights to be unpacked for.
 const PASS_ROWS: usize = 128;
 
+/// Up to so many rows a piece of [in, out] weights is read row by row.
+const STREAMED_ROWS: usize = 8;
+
 /// x, laid out for one kind of weights.
 struct Prepared {
     kind: (bool, bool, Layout),
@@ -229,7 +232,10 @@ pub(super) fn linear(
             prepared.len() - 1
         });
         let unit = (kernels.family(matrix).column_unit)(matrix, rows);
-        let width = outputs.div_ceil(wanted).next_multiple_of(unit);
+        // For few rows [in, out] weights stream by in runs as long as a piece is wide, and short runs are slow to fetch.
+        let streams = matrix.layout == Layout::InOut && rows <= STREAMED_ROWS;
+        let pieces = if streams { wanted.min(pool.threads()) } else { wanted };
+        let width = matrix.outputs.div_ceil(pieces).next_multiple_of(unit);
         cuts.push(Cut { prepared, offset, width, across: matrix.outputs.div_ceil(width) });
         offset += matrix.outputs;
     }
