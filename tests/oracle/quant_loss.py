@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader, quants
 
-TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps in the warm sun until the evening comes. " * 8
 
 NAMES = {
     "token_embd.weight": "wte.weight",
@@ -36,14 +35,22 @@ def read(path: Path) -> tuple[dict, bytearray, int]:
     return json.loads(data[8 : 8 + length]), data, 8 + length
 
 
-def logprobs(fireside: str, model: Path, *args: str, **env: str) -> np.ndarray:
-    command = [fireside, "score", "--model", str(model), "--json", *args, TEXT]
+def words(folder: Path) -> str:
+    """Words of the vocabulary in no order, so that each token is a measurement of its own."""
+    known = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    plain = sorted(word[1:] for word in known if word[0] == "Ġ" and word[1:].isascii() and word[1:].isalpha())
+    return " ".join(plain[i * 7919 % len(plain)] for i in range(4000))
+
+
+def logprobs(fireside: str, model: Path, text: str, *args: str, **env: str) -> np.ndarray:
+    command = [fireside, "score", "--model", str(model), "--json", *args, text]
     answer = subprocess.run(command, check=True, capture_output=True, env={**os.environ, **env}).stdout
     return np.array([t["logprob"] for t in json.loads(answer)["tokens"] if t["logprob"] is not None])
 
 
 def main(folder: Path, fireside: str, files: list[str]) -> None:
-    exact = logprobs(fireside, folder, "--dtype", "f32", FIRESIDE_KERNELS="candle")
+    text = words(folder)
+    exact = logprobs(fireside, folder, text, "--dtype", "f32", FIRESIDE_KERNELS="candle")
     print(f"{'type':<8} {'ours':>9} {'theirs':>9} {'ratio':>6}")
     for pair in files:
         kind, gguf = pair.split("=")
@@ -66,8 +73,8 @@ def main(folder: Path, fireside: str, files: list[str]) -> None:
                 assert list(numbers.shape) == info["shape"], name
                 data[first:last] = numbers.tobytes()
             (copy / "model.safetensors").write_bytes(data)
-            theirs = logprobs(fireside, copy, FIRESIDE_KERNELS="candle")
-        ours = logprobs(fireside, folder, "--quant", kind, FIRESIDE_KERNELS="candle")
+            theirs = logprobs(fireside, copy, text, FIRESIDE_KERNELS="candle")
+        ours = logprobs(fireside, folder, text, "--quant", kind, FIRESIDE_KERNELS="candle")
         a, b = (float(np.sqrt(np.mean(np.square(x - exact)))) for x in (ours, theirs))
         print(f"{kind:<8} {a:>9.5f} {b:>9.5f} {a / b:>6.3f}", flush=True)
 
