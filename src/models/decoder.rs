@@ -77,6 +77,7 @@ impl Decoder {
             context: d.max_position_embeddings,
             n_layers: d.num_hidden_layers,
             kv_width: heads.n_kv_heads * heads.head_dim,
+            q_width: heads.n_heads * heads.head_dim,
         };
         Ok(Box::new(Decoder { shape, embed_tokens, layers, norm, lm_head }))
     }
