@@ -111,6 +111,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 fn logits_move_by_no_more_than_their_formats_lose() {
     let (_folder, name) = wide();
     let exact = logits(&mut Engine::load(&name).unwrap());
+    let mut wrong = false;
     // Each a fifth above what was measured; a mixture that lost more would have the wrong formats or sums.
     for (kind, most) in [
         ("q8_0", 0.0),
@@ -130,9 +131,10 @@ fn logits_move_by_no_more_than_their_formats_lose() {
     ] {
         let found = logits(&mut Engine::builder().quant(quant(kind)).load(&name).unwrap());
         let off = distance(&exact, &found);
-        println!("{kind} {off:.5}");
-        assert!(off < most && off > most / 3.0, "{kind}: off by {off:.4}");
+        println!("{kind}: off by {off:.4}, expected at most {most}");
+        wrong |= off > most || off < most / 2.0;
     }
+    assert!(!wrong, "see above");
 }
 
 #[test]
@@ -165,7 +167,7 @@ fn what_is_kept_is_told_in_names_and_bytes() {
     check("q8_0", &["q8_0", "f32"], 8.5..9.0);
     check("q4_k", &["q4_k", "q6_k", "f32"], 4.8..6.0);
     check("q5_0", &["q5_0", "f32", "q6_k"], 5.5..6.2);
-    check("q3_k", &["q4_k", "q3_k", "q5_k", "f32", "q6_k"], 4.0..5.2);
+    check("q3_k", &["q4_k", "q5_k", "q3_k", "f32", "q6_k"], 4.0..5.2);
     check("q2_k", &["q3_k", "q2_k", "f32", "q6_k"], 2.9..4.5);
     let stored = Engine::load(&name).unwrap();
     assert_eq!(stored.info().weight_bytes, 4 * stored.info().parameters);
@@ -190,7 +192,7 @@ fn a_head_that_repeats_the_embedding_is_quantised_once() {
 fn perplexity_in_q8_0_is_that_of_the_original() {
     let fixture = json("perplexity.json");
     let all = ids(&fixture["ids"]);
-    let check = |name: &str, tokens: Option<Vec<u32>>| {
+    let check = |name: &str, tokens: Option<Vec<u32>>, most: f64| {
         let text = Prompt::Text("The fox walked to the river. It was cold, and the owl had no song to sing.".repeat(4));
         let prompt = tokens.map_or(text, Prompt::Tokens);
         let perplexity = |quant: Option<Quant>| {
@@ -200,13 +202,15 @@ fn perplexity_in_q8_0_is_that_of_the_original() {
             score.unwrap().perplexity
         };
         let relative = perplexity(Some(Quant::Q8_0)) / perplexity(None) - 1.0;
-        assert!(relative.abs() < 1e-3, "{name}: off by {relative}");
+        println!("{name}: off by {relative:.6}");
+        assert!(relative.abs() < most, "{name}: off by {relative}");
         assert!(relative != 0.0, "{name}: quantised weights are other weights");
     };
     assert!(!cases(&fixture).is_empty());
-    check(&model("tale"), Some(all));
     #[cfg(feature = "ember")]
-    check("ember", None);
+    check("ember", None, 1e-3);
+    // Random weights in rows of 32, where no error meets another that it could cancel with.
+    check(&model("tale"), Some(all), 2e-3);
 }
 
 #[cfg(feature = "ember")]
