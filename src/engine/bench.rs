@@ -328,10 +328,17 @@ fn arithmetic_of(kind: Kind) -> Arithmetic {
 
 /// Refuses weights that the machine has no room for before the first of them is made.
 fn check_room(weights: usize) -> Result<()> {
-    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else { return Ok(()) };
+    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else {
+        return Ok(());
+    };
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let problem = format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
-    Err(Error::setting("random", problem, "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`"))
+    let problem =
+        format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
+    Err(Error::setting(
+        "random",
+        problem,
+        "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`",
+    ))
 }
 
 /// A setting of the bench that a model's context has no room for.
