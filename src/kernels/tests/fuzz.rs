@@ -33,7 +33,6 @@ fn run(kind: Kind, layout: Layout, seed: u64, cases: u64, memory: &mut Memory) -
 fn run_rows(seed: u64, cases: u64) -> usize {
     let tiers = available();
     let (scalar, fast) = tiers.split_last().expect("the portable tier");
-    let pools = [pool(1), pool(3)];
     let mut arenas = [(); 4].map(|()| Arena::new(1 << 16));
     let mut compared = 0;
     for i in 0..cases {
@@ -42,7 +41,6 @@ fn run_rows(seed: u64, cases: u64) -> usize {
         let (dim, rows) = (1 + [numbers.below(40), numbers.below(300)][numbers.below(2)], 1 + numbers.below(4));
         let [values, halves] = [(); 2].map(|()| Values::any(&mut numbers));
         let edge = Edge::any(&mut numbers);
-        let pool = &pools[numbers.below(16) / 15];
         let [weight, bias, x, w16] = &mut arenas;
         let weight: &[f32] = weight.put(edge, &numbers.many(dim));
         let bias: &[f32] = bias.put(edge, &numbers.many(dim));
@@ -56,12 +54,18 @@ fn run_rows(seed: u64, cases: u64) -> usize {
             [numbers.below(5)];
         let all = |kernels: &Kernels| {
             let mut results: Vec<Vec<f32>> = Vec::new();
-            let mut y = x.to_vec();
-            kernels.layer_norm(pool, weight, bias, 1e-5, x, &mut y);
-            results.push(y);
-            let mut y = x.to_vec();
-            kernels.activate(pool, activation, &mut y);
-            results.push(y);
+            for before in [
+                Before::LayerNorm { weight, bias, eps: 1e-5 },
+                Before::RmsNorm { weight, eps: 1e-6 },
+                Before::Activation(activation),
+                Before::Gated(activation),
+            ] {
+                // A gate takes rows that are twice as long.
+                let wide = if let Before::Gated(_) = before { 2 } else { 1 };
+                let mut y = vec![0.0; rows / wide * dim];
+                (kernels.before)(&before, dim, &x[..y.len() * wide], &mut y);
+                results.push(y);
+            }
             for w in kinds {
                 let mut y = vec![0.0; w.len()];
                 kernels.widen(w, &mut y);
