@@ -252,7 +252,7 @@ fn run(asked: &Asked) -> Result<(), String> {
                             kernels.linear(pool, &[Part { matrix, bias: None }], Before::Nothing, x, None)
                         };
                         let expected = expected.get_or_insert_with(|| {
-                            let some = checked(*rows).iter().flat_map(|row| &x[row * inputs..(row + 1) * inputs]);
+                            let some = checked(*rows).into_iter().flat_map(|row| &x[row * inputs..(row + 1) * inputs]);
                             call(scalar, &every, &some.copied().collect::<Vec<f32>>(), 0)
                         });
                         let pool = &pools[threads];
