@@ -56,11 +56,14 @@ fn run_rows(seed: u64, cases: u64) -> usize {
             let mut results: Vec<Vec<f32>> = Vec::new();
             for before in [
                 Before::LayerNorm { weight, bias, eps: 1e-5 },
-                Before::RmsNorm { weight, eps: 1e-5 },
+                Before::RmsNorm { weight, eps: 1e-6 },
                 Before::Activation(activation),
+                Before::Gated(activation),
             ] {
-                let mut y = vec![0.0; x.len()];
-                (kernels.before)(&before, dim, x, &mut y);
+                // A gate takes rows that are twice as long.
+                let wide = if let Before::Gated(_) = before { 2 } else { 1 };
+                let mut y = vec![0.0; rows / wide * dim];
+                (kernels.before)(&before, dim, &x[..y.len() * wide], &mut y);
                 results.push(y);
             }
             for w in kinds {
