@@ -153,13 +153,10 @@ impl Bench {
         self.compute().describe()
     }
 
-    /// Sequences with `depth` tokens each, the same in all of them.
+    /// Sequences with `depth` tokens each. Each has a cache of its own: what several share is read once for all of them.
     pub(crate) fn sequences(&mut self, count: usize, depth: usize) -> Result<Sequences> {
-        let mut first = [self.new_cache()];
-        self.feed(&mut first, depth)?;
-        let [first] = first;
-        let mut caches = vec![first.clone(); count - 1];
-        caches.push(first);
+        let mut caches: Vec<KvCache> = (0..count).map(|_| self.new_cache()).collect();
+        self.feed(&mut caches, depth)?;
         Ok(Sequences { caches, depth })
     }
 
