@@ -565,7 +565,7 @@ fn sum_section<H: Half, const VECTORS: usize>(
     let first = first.max(section * SECTION);
     let last = last.min((section + 1) * SECTION);
     let shape = unit.shape;
-    let wide = sized(&mut scratch.wide, CHUNK_ROWS * head_dim.next_multiple_of(LANES));
+    let wide = sized(&mut scratch.wide, shape.wide_len());
     scratch.seen.resize(rows, (0, 0));
     let tiles = first / CHUNK_ROWS..last.div_ceil(CHUNK_ROWS);
     for tile in tiles.clone() {
@@ -672,12 +672,16 @@ fn scores<const VECTORS: usize, const ROWS: usize>(
     query: &[[Coefficients; ROWS]],
 ) -> [[Lanes; VECTORS]; ROWS] {
     let mut sums = [[Lanes::ZERO; VECTORS]; ROWS];
+    let first = if VECTORS == KEY_VECTORS { 0 } else { first };
     for (keys, query) in keys.chunks(CHUNK_ROWS).zip(query) {
         for (i, key) in keys.iter().enumerate() {
-            for v in 0..VECTORS {
-                let key = &key[if VECTORS == KEY_VECTORS { v } else { (first + v) % KEY_VECTORS }];
+            // All at once: the compiler reads the query anew behind each of them.
+            let Some(key) = key.get(first..).and_then(|key| key.first_chunk::<VECTORS>()) else { break };
+            for key in key {
                 prefetch(key, ahead);
-                let key = Lanes::load(key);
+            }
+            for v in 0..VECTORS {
+                let key = Lanes::load(&key[v]);
                 for r in 0..ROWS {
                     sums[r][v] = key.mul_add(Lanes([query[r][i % CHUNK_ROWS]; LANES]), sums[r][v]);
                 }
@@ -827,8 +831,10 @@ fn add_columns<const VECTORS: usize, const ROWS: usize>(
     let data = &values.data[(rows.start - values.first) * values.vectors + column..];
     for (row, value) in rows.zip(data.chunks(values.vectors)) {
         let Some(value) = value.first_chunk::<VECTORS>() else { break };
+        for value in value {
+            prefetch(value, values.ahead);
+        }
         for v in 0..VECTORS {
-            prefetch(&value[v], values.ahead);
             let value = Lanes::load(&value[v]);
             for r in 0..ROWS {
                 lanes[r][v] = value.mul_add(Lanes([weights[r][row % CHUNK_ROWS]; LANES]), lanes[r][v]);

@@ -92,6 +92,11 @@ impl CacheShape {
         self.head_dim.div_ceil(LANES)
     }
 
+    /// Numbers that [`Head::keys`] and [`Head::values`] need room for.
+    pub(super) fn wide_len(&self) -> usize {
+        CHUNK_ROWS * (self.vectors() * LANES + self.scales())
+    }
+
     fn keys_len(&self) -> usize {
         self.head_dim * CHUNK_ROWS
     }
@@ -468,6 +473,7 @@ impl<'a> Head<'a> {
     ) -> &'a [[f32; LANES]] {
         let width = shape.vectors() * LANES;
         let part = shape.keys_len() + rows.start * width..shape.keys_len() + rows.end * width;
+        let (wide, wide_scales) = wide.split_at_mut(CHUNK_ROWS * width);
         let wide = &mut wide[..part.len()];
         match self {
             Head::F32(data) => return data[part].as_chunks().0,
@@ -484,17 +490,21 @@ impl<'a> Head<'a> {
             }
             Head::Q8_0(data, scales) => {
                 let ahead = elements_to(data, next.and_then(Head::quants));
-                let scales = &scales[(CHUNK_ROWS + rows.start) * shape.scales()..];
-                let scales: &[H] = H::view(scales.reinterpret_cast());
+                // All scales at once, sixteen to an instruction.
+                let from: &[H] = H::view(scales[CHUNK_ROWS * shape.scales()..].reinterpret_cast());
+                for (to, from) in wide_scales.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks::<LANES>().0) {
+                    *to = H::widen_lanes(from).0;
+                }
+                let scales = wide_scales[rows.start * shape.scales()..].chunks_exact(shape.scales());
                 let (to, from) = (wide.as_chunks_mut::<LANES>().0, data[part].as_chunks::<LANES>().0);
                 let vectors = shape.vectors();
                 let rows = to.chunks_exact_mut(vectors).zip(from.chunks_exact(vectors));
-                for ((to, from), scales) in rows.zip(scales.chunks_exact(shape.scales())) {
+                for ((to, from), scales) in rows.zip(scales) {
                     for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
                         if i % 4 == 0 {
                             prefetch(from, ahead);
                         }
-                        *to = scaled(from, Lanes([scales[i * LANES / SCALED].widen(); LANES]));
+                        *to = scaled(from, Lanes([scales[i * LANES / SCALED]; LANES]));
                     }
                 }
             }
