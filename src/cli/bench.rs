@@ -7,12 +7,13 @@ mod compare;
 mod first_token;
 mod machine;
 mod plan;
+mod plot;
 mod report;
 mod subject;
 mod timing;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -31,6 +32,7 @@ use crate::EMBEDDED;
   fireside bench
   fireside bench --model gpt2 --dtype bf16 -p 512 -n 128 -d 0,900 -t 1,2
   fireside bench --random mistral-7b --layers 4 --dtype bf16 --output json
+  fireside bench --random gpt2 --plot gpt2.svg
   fireside bench --model gpt2 --batch 1,8 --save before.json
   fireside bench --model gpt2 --batch 1,8 --compare before.json --fail-if-slower 5%")]
 pub(super) struct Args {
@@ -79,6 +81,9 @@ pub(super) struct Args {
     /// With --compare: fail where the median of a test is slower by more than this
     #[arg(long, value_name = "PERCENT", requires = "compare", value_parser = compare::percent, help_heading = "Result")]
     fail_if_slower: Option<f64>,
+    /// Draw the roofs of this machine, and where each test lies below them, as an SVG
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    plot: Option<PathBuf>,
     /// Print what was measured how, on stderr
     #[arg(short, long, help_heading = "Result")]
     verbose: bool,
@@ -158,8 +163,13 @@ fn finish(args: &Args, report: &Report, baseline: Option<&Baseline>) -> Result<(
         Format::Csv => answer(&report.csv())?,
     }
     if let Some(path) = &args.save {
-        let shown = crate::quote(&path.display().to_string());
-        std::fs::write(path, report.json(None)?).with_context(|| format!("cannot write {shown}"))?;
+        write(path, &report.json(None)?)?;
+    }
+    if let Some(path) = &args.plot {
+        match plot::plot(report) {
+            Some(svg) => write(path, &svg)?,
+            None => warning("nothing to draw: the roofs of this device are not known"),
+        }
     }
     let Some(comparison) = comparison else { return Ok(()) };
     comparison.warnings.iter().for_each(warning);
@@ -169,6 +179,10 @@ fn finish(args: &Args, report: &Report, baseline: Option<&Baseline>) -> Result<(
         Format::Jsonl | Format::Csv => super::output::note(&comparison.table()),
     }
     args.fail_if_slower.map_or(Ok(()), |percent| comparison.judge(percent))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", crate::quote(&path.display().to_string())))
 }
 
 /// What `--verbose` says of how the figures came about.

@@ -14,9 +14,10 @@ use super::random::Random;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
+use crate::memory::Memory;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
-use crate::weights::{Dtype, Held, Keep, Kind, Mix, Weights, gathered};
+use crate::weights::{Dtype, Held, Keep, Kind, Made, Mix, Weights, gathered};
 
 /// Tokens of all sequences together in one pass: llama-bench's `--ubatch-size`, so that `pp512` is one pass in both.
 const PASS: usize = 512;
@@ -93,7 +94,13 @@ impl Bench {
                 (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
             }
         };
-        let weights = Weights::random(SEED, dtype, mix, compute.clone());
+        // candle's operations would copy what has no numbers.
+        if compute.kernels.is_some() {
+            let sizes = Weights::random(SEED, Made::Sizes, dtype, mix.clone(), compute.clone());
+            let model = (architecture.load)(config, &sizes)?;
+            check_room(Work::of(&sizes, model.shape()).weight_bytes)?;
+        }
+        let weights = Weights::random(SEED, Made::Numbers, dtype, mix, compute.clone());
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
         let context = context_of(model.shape(), context)?;
@@ -146,13 +153,10 @@ impl Bench {
         self.compute().describe()
     }
 
-    /// Sequences with `depth` tokens each, the same in all of them.
+    /// Sequences with `depth` tokens each. Each has a cache of its own: what several share is read once for all of them.
     pub(crate) fn sequences(&mut self, count: usize, depth: usize) -> Result<Sequences> {
-        let mut first = [self.new_cache()];
-        self.feed(&mut first, depth)?;
-        let [first] = first;
-        let mut caches = vec![first.clone(); count - 1];
-        caches.push(first);
+        let mut caches: Vec<KvCache> = (0..count).map(|_| self.new_cache()).collect();
+        self.feed(&mut caches, depth)?;
         Ok(Sequences { caches, depth })
     }
 
@@ -200,7 +204,7 @@ impl Bench {
             add(*arithmetic, 2.0 * *count as f64 * rows * heads as f64);
         }
         // A product with the key and one with the value of every row that is seen.
-        add(Arithmetic::F32, 4.0 * shape.kv_width as f64 * layers * rows * seen);
+        add(Arithmetic::F32, 4.0 * shape.q_width as f64 * layers * rows * seen);
         Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * layers * cache_row * read, operations }
     }
 
@@ -251,7 +255,8 @@ impl Bench {
         }
     }
 
-    fn kv(&self) -> CacheType {
+    /// What keys and values are cached as.
+    pub(crate) fn kv(&self) -> CacheType {
         match &self.subject {
             Subject::Loaded(loaded) => loaded.info.kv,
             Subject::Random { kv, .. } => *kv,
@@ -316,6 +321,21 @@ fn arithmetic_of(kind: Kind) -> Arithmetic {
         Kind::Dense(Dtype::Bf16) => Arithmetic::Bf16,
         Kind::Blocks(_) => Arithmetic::Int8,
     }
+}
+
+/// Refuses weights that the machine has no room for before the first of them is made.
+fn check_room(weights: usize) -> Result<()> {
+    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else {
+        return Ok(());
+    };
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let problem =
+        format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
+    Err(Error::setting(
+        "random",
+        problem,
+        "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`",
+    ))
 }
 
 /// A setting of the bench that a model's context has no room for.

@@ -18,11 +18,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cache::{Aligned, CHUNK_ROWS, Chunk, HeadMut, KEY_VECTORS};
+use super::cache::{Aligned, CHUNK_ROWS, CacheShape, Chunk, Head, HeadMut, KEY_VECTORS};
 use super::lanes::{Half, LANES, Lanes};
 use super::math::exp2_below_zero;
 use super::rope::Rotary;
 use super::rows::rms_norm;
+use super::tiers::prefetch;
 use super::{INLINE_WORK, Kernels, Pool};
 
 /// Keys whose sums are merged at a time; 256 of a head of 64 are 128 KB, some microseconds of reading.
@@ -72,46 +73,49 @@ pub struct HeadNorms<'a> {
 }
 
 /// Tokens of one sequence that attend.
-#[derive(Clone, Debug)]
-pub struct Sequence<'a> {
-    /// The layer's chunks of its cache, which hold these tokens' rows too.
-    pub chunks: &'a [Arc<Chunk>],
-    /// Their rows in `qkv`.
-    pub tokens: Range<usize>,
-    /// The first one's position.
-    pub position: usize,
-}
-
-/// Rows for one chunk.
 #[derive(Debug)]
-pub struct Append<'a> {
-    /// Where they go.
-    pub chunk: &'a mut Chunk,
-    /// The first one's row in the chunk.
-    pub row: usize,
+pub struct Sequence<'a> {
+    /// The layer's chunks of its cache, with room for these tokens.
+    pub chunks: &'a mut [Arc<Chunk>],
     /// Their rows in `qkv`.
     pub tokens: Range<usize>,
     /// The first one's position.
     pub position: usize,
 }
 
-/// A piece of work, as a tier's kernel gets it.
+/// A tier's kernel: what the layer does, `qkv`, and a piece of the work.
+pub(super) type AttendFn = fn(&Attend<'_>, &[f32], Work<'_>);
+
+/// A piece of work.
 pub(super) enum Work<'a> {
     /// One head's keys and values into a chunk.
-    Append { head: HeadMut<'a>, kv_head: usize, row: usize, tokens: Range<usize>, position: usize },
+    Append(Append<'a>),
     /// All of a unit's rows.
     Unit { unit: Unit<'a>, out: Vec<&'a mut [f32]> },
     /// The sums of one section.
     Section { unit: Unit<'a>, section: usize, sums: &'a mut [f32] },
     /// Sums of a unit's sections become its rows.
-    Merge { unit: Unit<'a>, sums: &'a [f32], out: Vec<&'a mut [f32]> },
+    Merge { sums: &'a [f32], out: Vec<&'a mut [f32]> },
+}
+
+/// Rows of one head for one chunk.
+pub(super) struct Append<'a> {
+    head: HeadMut<'a>,
+    kv_head: usize,
+    row: usize,
+    tokens: Range<usize>, // rows of qkv
+    position: usize,
 }
 
 /// Some tokens of a sequence and one key-value head.
-#[derive(Clone)]
 pub(super) struct Unit<'a> {
+    /// Chunks that nobody writes to.
     chunks: &'a [Arc<Chunk>],
+    /// Chunks behind them which the unit's own rows go to first: a single token's row is written by the thread that
+    /// reads it next.
+    open: [Option<Append<'a>>; 2],
     kv_head: usize,
+    shape: CacheShape,
     tokens: Range<usize>, // rows of qkv
     position: usize,
 }
@@ -133,6 +137,20 @@ impl Unit<'_> {
     fn work(&self, layer: &Attend<'_>) -> usize {
         let seen = self.position + self.tokens.len() - self.seen(layer, 0).start;
         2 * seen * self.tokens.len() * layer.group() * layer.heads.head_dim
+    }
+
+    /// The unit's head of a chunk.
+    fn head(&self, tile: usize) -> Option<Head<'_>> {
+        match self.chunks.get(tile) {
+            Some(chunk) => Some(chunk.head(self.kv_head)),
+            None => self.open.iter().flatten().find(|open| open.tile() == tile).map(|open| open.head.view()),
+        }
+    }
+}
+
+impl Append<'_> {
+    fn tile(&self) -> usize {
+        self.position / CHUNK_ROWS
     }
 }
 
@@ -164,13 +182,17 @@ impl Attend<'_> {
         assert!(self.norms.is_none_or(fit), "norms that do not have {head_dim} elements");
     }
 
-    fn check_chunk(&self, chunk: &Chunk) {
-        let shape = chunk.shape();
-        let expected = (self.heads.n_kv_heads, self.heads.head_dim);
-        assert_eq!((shape.n_kv_heads, shape.head_dim), expected, "key-value heads of a chunk, and their length");
+    fn check_chunk(&self, chunk: &Chunk, first: CacheShape) {
+        let expected = CacheShape { n_kv_heads: self.heads.n_kv_heads, head_dim: self.heads.head_dim, ..first };
+        assert_eq!(chunk.shape(), expected, "shape of a chunk");
     }
 
-    /// The tokens that make up a unit: whole tiles of rows.
+    /// The units that a sequence's tokens make with each head.
+    fn blocks(&self, sequence: &Sequence<'_>) -> usize {
+        sequence.tokens.len().div_ceil(self.unit_tokens())
+    }
+
+    /// The tokens that make up a unit: whole tiles of rows, and no more than a chunk has.
     fn unit_tokens(&self) -> usize {
         let group = self.group();
         let least = UNIT_ROWS.div_ceil(group);
@@ -178,58 +200,65 @@ impl Attend<'_> {
     }
 }
 
-impl Kernels {
-    /// Stores the keys and values of tokens in their caches: of `qkv`, (tokens, queries | keys | values).
-    ///
-    /// # Panics
-    ///
-    /// When lengths do not fit.
-    pub fn append(&self, pool: &Pool, layer: &Attend<'_>, appends: Vec<Append<'_>>, qkv: &[f32]) {
-        layer.check(qkv);
-        let mut pieces = Vec::with_capacity(appends.len() * layer.heads.n_kv_heads);
-        let mut rows = 0;
-        for Append { chunk, row, tokens, position } in appends {
-            layer.check_chunk(chunk);
-            assert!(row + tokens.len() <= CHUNK_ROWS, "{} rows from row {row} of a chunk", tokens.len());
-            assert!(tokens.end <= qkv.len() / layer.width(), "rows {tokens:?} of qkv");
-            rows += tokens.len();
-            for (kv_head, head) in chunk.heads_mut().enumerate() {
-                pieces.push(Work::Append { head, kv_head, row, tokens: tokens.clone(), position });
-            }
-        }
-        // A stored number costs as much as some eight multiplications.
-        let work = 16 * rows * layer.heads.n_kv_heads * layer.heads.head_dim;
-        self.run_all(pool, work, layer, qkv, pieces);
-    }
+/// Of each chunk that tokens go to the first row there, the tokens, and the first one's position.
+fn places(sequence: &Sequence<'_>) -> impl Iterator<Item = (usize, Range<usize>, usize)> + use<> {
+    let (first, start) = (sequence.position, sequence.tokens.start);
+    let end = first + sequence.tokens.len();
+    (first / CHUNK_ROWS..end.div_ceil(CHUNK_ROWS)).map(move |chunk| {
+        let rows = first.max(chunk * CHUNK_ROWS)..end.min((chunk + 1) * CHUNK_ROWS);
+        (rows.start % CHUNK_ROWS, start + rows.start - first..start + rows.end - first, rows.start)
+    })
+}
 
-    /// Attention of every token over what its sequence's cache holds up to its own row.
+impl Kernels {
+    /// Stores the keys and values of all tokens in their caches, then attention of every token over what its sequence's
+    /// cache holds up to its own row.
     ///
-    /// `qkv` is (tokens, queries | keys | values), of which the queries are read, and `out` (tokens, n_heads * head_dim).
-    /// The sequences hold all tokens in sequence.
+    /// `qkv` is (tokens, queries | keys | values) and `out` (tokens, n_heads * head_dim). The sequences hold all tokens in
+    /// sequence. A chunk that is shared is copied before it is written to.
     ///
     /// # Panics
     ///
     /// When lengths do not fit.
-    pub fn attend(&self, pool: &Pool, layer: &Attend<'_>, sequences: &[Sequence<'_>], qkv: &[f32], out: &mut [f32]) {
+    pub fn attend(
+        &self,
+        pool: &Pool,
+        layer: &Attend<'_>,
+        sequences: &mut [Sequence<'_>],
+        qkv: &[f32],
+        out: &mut [f32],
+    ) {
         layer.check(qkv);
         let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
         let tokens = qkv.len() / layer.width();
         assert_eq!(out.len(), tokens * n_heads * head_dim, "length of the output with {tokens} tokens");
-        let (mut units, mut work, mut next) = (Vec::new(), 0, 0);
-        let mut rest = out;
-        for sequence in sequences {
+        let mut next = 0;
+        for sequence in sequences.iter() {
             assert_eq!(sequence.tokens.start, next, "first token of a sequence");
             next = sequence.tokens.end;
             let rows = sequence.position + sequence.tokens.len();
             assert!(sequence.chunks.len() >= rows.div_ceil(CHUNK_ROWS), "chunks for {rows} rows");
-            sequence.chunks.iter().for_each(|chunk| layer.check_chunk(chunk));
-            let mut first = sequence.tokens.start;
-            while first < sequence.tokens.end {
+            sequence.chunks.iter().for_each(|chunk| layer.check_chunk(chunk, sequence.chunks[0].shape()));
+        }
+        assert_eq!(next, tokens, "tokens of all sequences");
+        self.append(pool, layer, sequences, qkv);
+
+        let (mut units, mut work) = (Vec::new(), 0);
+        let mut rest = out;
+        for sequence in sequences.iter_mut().filter(|sequence| !sequence.tokens.is_empty()) {
+            let blocks = layer.blocks(sequence);
+            let own = if blocks == 1 { sequence.position / CHUNK_ROWS } else { sequence.chunks.len() };
+            let places = places(sequence);
+            let shape = sequence.chunks[0].shape();
+            let (chunks, open) = sequence.chunks.split_at_mut(own);
+            let chunks = &*chunks;
+            for block in 0..blocks {
+                let first = sequence.tokens.start + block * layer.unit_tokens();
                 let tokens = first..sequence.tokens.end.min(first + layer.unit_tokens());
                 let at = units.len();
                 let position = sequence.position + first - sequence.tokens.start;
                 for kv_head in 0..n_kv_heads {
-                    let unit = Unit { chunks: sequence.chunks, kv_head, tokens: tokens.clone(), position };
+                    let unit = Unit { chunks, open: [None, None], kv_head, shape, tokens: tokens.clone(), position };
                     work += unit.work(layer);
                     units.push((unit, Vec::with_capacity(tokens.len())));
                 }
@@ -240,10 +269,15 @@ impl Kernels {
                         unit.1.push(out);
                     }
                 }
-                first = tokens.end;
+            }
+            let at = units.len() - n_kv_heads;
+            for (i, (chunk, (row, tokens, position))) in open.iter_mut().zip(places).enumerate() {
+                for (kv_head, head) in Arc::make_mut(chunk).heads_mut().enumerate() {
+                    let append = Append { head, kv_head, row, tokens: tokens.clone(), position };
+                    units[at + kv_head].0.open[i] = Some(append);
+                }
             }
         }
-        assert_eq!(next, tokens, "tokens of all sequences");
 
         let sections = |unit: &Unit<'_>| unit.sections(layer).len();
         let most = units.iter().map(|(unit, _)| sections(unit)).max().unwrap_or(0);
@@ -255,24 +289,47 @@ impl Kernels {
         }
         let len = |unit: &Unit<'_>| unit.tokens.len() * layer.group() * layer.sums_len();
         let mut buffer = vec![0.0; units.iter().map(|(unit, _)| sections(unit) * len(unit)).sum()];
-        let mut pieces = Vec::new();
+        let (mut pieces, mut merges) = (Vec::new(), Vec::new());
         let mut rest = buffer.as_mut_slice();
-        for (unit, _) in &units {
+        for (mut unit, out) in units {
+            merges.push((sections(&unit) * len(&unit), out));
             for section in unit.sections(layer) {
-                let (sums, later) = rest.split_at_mut(len(unit));
+                let (sums, later) = rest.split_at_mut(len(&unit));
                 rest = later;
-                pieces.push(Work::Section { unit: unit.clone(), section, sums });
+                let mut open = [None, None];
+                for (open, all) in open.iter_mut().zip(&mut unit.open) {
+                    *open = all.take_if(|append| append.position / SECTION == section);
+                }
+                let unit = Unit { tokens: unit.tokens.clone(), open, ..unit };
+                pieces.push(Work::Section { unit, section, sums });
             }
         }
         self.run_all(pool, work, layer, qkv, pieces);
-        let mut rest = buffer.as_slice();
-        let mut pieces = Vec::with_capacity(units.len());
-        for (unit, out) in units {
-            let (sums, later) = rest.split_at(sections(&unit) * len(&unit));
+        let (mut rest, mut pieces) = (buffer.as_slice(), Vec::with_capacity(merges.len()));
+        for (len, out) in merges {
+            let (sums, later) = rest.split_at(len);
             rest = later;
-            pieces.push(Work::Merge { unit, sums, out });
+            pieces.push(Work::Merge { sums, out });
         }
         self.run_all(pool, buffer.len(), layer, qkv, pieces);
+    }
+
+    /// Stores the rows of the sequences that are more than one unit, of which several read the same rows.
+    fn append(&self, pool: &Pool, layer: &Attend<'_>, sequences: &mut [Sequence<'_>], qkv: &[f32]) {
+        let (mut pieces, mut rows) = (Vec::new(), 0);
+        for sequence in sequences.iter_mut().filter(|sequence| layer.blocks(sequence) > 1) {
+            rows += sequence.tokens.len();
+            let places = places(sequence);
+            let first = sequence.position / CHUNK_ROWS;
+            for (chunk, (row, tokens, position)) in sequence.chunks[first..].iter_mut().zip(places) {
+                for (kv_head, head) in Arc::make_mut(chunk).heads_mut().enumerate() {
+                    pieces.push(Work::Append(Append { head, kv_head, row, tokens: tokens.clone(), position }));
+                }
+            }
+        }
+        // A number that is stored costs as much as some sixteen multiplications.
+        let work = 32 * rows * layer.heads.n_kv_heads * layer.heads.head_dim;
+        self.run_all(pool, work, layer, qkv, pieces);
     }
 
     fn run_all(&self, pool: &Pool, work: usize, layer: &Attend<'_>, qkv: &[f32], pieces: Vec<Work<'_>>) {
@@ -294,7 +351,9 @@ thread_local! {
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
-    row: Aligned<f32>,     // (head_dim)
+    row: Aligned<f32>,  // (head_dim)
+    keys: Aligned<f32>, // sixteen, (LANES, vectors, LANES), twice
+    seen: Vec<(usize, usize)>,
     query: Aligned<f32>,   // of every group of rows (head_dim / 64, rows, 64)
     weights: Aligned<f32>, // (rows, 64)
     factors: Aligned<f32>, // (rows)
@@ -308,32 +367,33 @@ struct Scratch {
 pub(super) fn attend<H: Half, const VECTORS: usize>(layer: &Attend<'_>, qkv: &[f32], work: Work<'_>) {
     let mut scratch = SCRATCH.take();
     match work {
-        Work::Append { head, kv_head, row, tokens, position } => {
-            append(layer, qkv, head, kv_head, row, tokens, position, &mut scratch);
-        }
-        Work::Unit { unit, mut out } => {
-            prepare(layer, qkv, &unit, &mut scratch);
+        Work::Append(mut to) => append(layer, qkv, &mut to, &mut scratch),
+        Work::Unit { mut unit, mut out } => {
+            prepare(layer, qkv, &mut unit, &mut scratch);
             let len = unit.tokens.len() * layer.group() * layer.sums_len();
             let mut section_sums = std::mem::take(&mut scratch.section);
             let mut whole = std::mem::take(&mut scratch.whole);
-            sized(&mut whole, len).fill(0.0);
-            for section in unit.sections(layer) {
-                let sums = sized(&mut section_sums, len);
+            let sums = sized(&mut section_sums, len);
+            let whole_sums = sized(&mut whole, len);
+            let sections = unit.sections(layer);
+            sum_section::<H, VECTORS>(layer, &unit, sections.start, whole_sums, &mut scratch);
+            for section in sections.skip(1) {
                 sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
-                merge(layer, sums, &mut whole);
+                merge(layer, sums, whole_sums);
             }
-            finish(layer, &whole, &mut out);
+            finish(layer, whole_sums, &mut out);
             (scratch.section, scratch.whole) = (section_sums, whole);
         }
-        Work::Section { unit, section, sums } => {
-            prepare(layer, qkv, &unit, &mut scratch);
+        Work::Section { mut unit, section, sums } => {
+            prepare(layer, qkv, &mut unit, &mut scratch);
             sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
         }
-        Work::Merge { unit, sums, mut out } => {
-            let len = unit.tokens.len() * layer.group() * layer.sums_len();
+        Work::Merge { sums, mut out } => {
+            let len = out.len() * layer.group() * layer.sums_len();
             let whole = sized(&mut scratch.whole, len);
-            whole.fill(0.0);
-            for sums in sums.chunks_exact(len) {
+            let (first, others) = sums.split_at(len);
+            whole.copy_from_slice(first);
+            for sums in others.chunks_exact(len) {
                 merge(layer, sums, whole);
             }
             finish(layer, whole, &mut out);
@@ -353,24 +413,57 @@ fn sized(buffer: &mut Aligned<f32>, len: usize) -> &mut [f32] {
 
 /// Keys, normalised and turned, and values of one head.
 #[inline(always)]
-fn append(
-    layer: &Attend<'_>,
-    qkv: &[f32],
-    mut head: HeadMut<'_>,
-    kv_head: usize,
-    row: usize,
-    tokens: Range<usize>,
-    position: usize,
-    scratch: &mut Scratch,
-) {
+fn append(layer: &Attend<'_>, qkv: &[f32], to: &mut Append<'_>, scratch: &mut Scratch) {
     let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
-    let key = sized(&mut scratch.row, head_dim);
-    for (i, token) in tokens.enumerate() {
-        let heads = &qkv[token * layer.width() + n_heads * head_dim..];
-        let norm = layer.norms.map(|norms| (norms.key, norms.eps));
-        settle(layer, norm, position + i, &heads[kv_head * head_dim..][..head_dim], key);
-        let value = &heads[(n_kv_heads + kv_head) * head_dim..][..head_dim];
-        head.store(row + i, key, value);
+    let norm = layer.norms.map(|norms| (norms.key, norms.eps));
+    let stride = head_dim.next_multiple_of(LANES);
+    let keys = sized(&mut scratch.keys, 2 * LANES * stride);
+    let (keys, columns) = keys.split_at_mut(LANES * stride);
+    let columns = columns.as_chunks_mut::<LANES>().0;
+    let mut done = 0;
+    while done < to.tokens.len() {
+        // Sixteen keys at a time are transposed in registers; single ones are written element by element.
+        let row = to.row + done;
+        let count = if row.is_multiple_of(LANES) && to.tokens.len() - done >= LANES { LANES } else { 1 };
+        for i in 0..count {
+            let heads = &qkv[(to.tokens.start + done + i) * layer.width() + n_heads * head_dim..];
+            let key = &mut keys[i * stride..][..head_dim];
+            settle(layer, norm, to.position + done + i, &heads[to.kv_head * head_dim..][..head_dim], key);
+            let value = &heads[(n_kv_heads + to.kv_head) * head_dim..][..head_dim];
+            if count == 1 {
+                to.head.store(row, key, value);
+            } else {
+                to.head.store_value(row + i, value);
+            }
+        }
+        if count > 1 {
+            for (block, columns) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                for i in 0..LANES {
+                    columns[i] = keys[i * stride..].as_chunks::<LANES>().0[block];
+                }
+                transpose(columns);
+            }
+            to.head.store_keys(row, &columns[..head_dim]);
+        }
+        done += count;
+    }
+}
+
+/// Rows become columns: four times, the upper half of the rows is dealt between the lower half like cards, which turns the
+/// eight bits of a number's place, (row, column), by one.
+#[inline(always)]
+fn transpose(rows: &mut [[f32; LANES]; LANES]) {
+    for _ in 0..LANES.ilog2() {
+        let mut dealt = [[0.0; LANES]; LANES];
+        for i in 0..LANES / 2 {
+            for j in 0..LANES / 2 {
+                dealt[2 * i][2 * j] = rows[i][j];
+                dealt[2 * i][2 * j + 1] = rows[i + LANES / 2][j];
+                dealt[2 * i + 1][2 * j] = rows[i][j + LANES / 2];
+                dealt[2 * i + 1][2 * j + 1] = rows[i + LANES / 2][j + LANES / 2];
+            }
+        }
+        *rows = dealt;
     }
 }
 
@@ -404,9 +497,12 @@ fn groups(rows: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The unit's queries, scaled, in the order in which they are read.
+/// The unit's own rows into the cache, and its queries, scaled, in the order in which they are read.
 #[inline(always)]
-fn prepare(layer: &Attend<'_>, qkv: &[f32], unit: &Unit<'_>, scratch: &mut Scratch) {
+fn prepare(layer: &Attend<'_>, qkv: &[f32], unit: &mut Unit<'_>, scratch: &mut Scratch) {
+    for open in unit.open.iter_mut().flatten() {
+        append(layer, qkv, open, scratch);
+    }
     let Heads { n_heads, head_dim, scale, .. } = layer.heads;
     let group = layer.group();
     let rows = unit.tokens.len() * group;
@@ -468,45 +564,49 @@ fn sum_section<H: Half, const VECTORS: usize>(
     let (first, last) = (unit.seen(layer, 0).start, unit.seen(layer, unit.tokens.len() - 1).end);
     let first = first.max(section * SECTION);
     let last = last.min((section + 1) * SECTION);
-    let shape = unit.chunks[0].shape();
+    let shape = unit.shape;
     let wide = sized(&mut scratch.wide, CHUNK_ROWS * head_dim.next_multiple_of(LANES));
-    for tile in first / CHUNK_ROWS..last.div_ceil(CHUNK_ROWS) {
+    scratch.seen.resize(rows, (0, 0));
+    let tiles = first / CHUNK_ROWS..last.div_ceil(CHUNK_ROWS);
+    for tile in tiles.clone() {
         let origin = tile * CHUNK_ROWS;
         let within = |row: usize| row.clamp(origin, origin + CHUNK_ROWS) - origin;
-        let seen_by = |row: usize| {
-            let seen = unit.seen(layer, row / group);
-            (within(seen.start), within(seen.end))
-        };
-        let head = unit.chunks[tile].head(unit.kv_head);
+        for (token, seen_by) in scratch.seen.chunks_exact_mut(group).enumerate() {
+            let seen = unit.seen(layer, token);
+            seen_by.fill((within(seen.start), within(seen.end)));
+        }
+        let seen = scratch.seen.as_slice();
+        let Some(head) = unit.head(tile) else { unreachable!("the cache has chunk {tile}") };
+        let next = if tile + 1 < tiles.end { unit.head(tile + 1) } else { None };
+        let ahead = head.ahead(&shape, next);
         let (from, to) = (within(first), within(last));
 
-        let keys = head.keys::<H>(&shape, from / LANES..to.div_ceil(LANES), wide);
+        let keys = head.keys::<H>(&shape, from / LANES..to.div_ceil(LANES), next, wide);
         for members in groups(rows) {
             let query = &query[members.start * blocks..members.end * blocks];
-            let weights = &mut weights[members.clone()];
             let sums = &mut sums[members.start * len..members.end * len];
-            let factors = &mut factors[members.clone()];
-            let seen = |i: usize| seen_by(members.start + i);
-            match members.len() {
-                ROWS => weigh_keys::<VECTORS, ROWS>(keys, query, seen, weights, factors, sums),
-                4 => weigh_keys::<VECTORS, 4>(keys, query, seen, weights, factors, sums),
-                2 => weigh_keys::<VECTORS, 2>(keys, query, seen, weights, factors, sums),
-                _ => weigh_keys::<VECTORS, 1>(keys, query, seen, weights, factors, sums),
+            let (size, ahead) = (members.len(), if members.start == 0 { ahead.0 } else { 0 });
+            let rows = (&seen[members.clone()], &mut weights[members.clone()], &mut factors[members]);
+            match size {
+                ROWS => weigh_keys::<VECTORS, ROWS>(keys, ahead, query, rows, sums),
+                4 => weigh_keys::<VECTORS, 4>(keys, ahead, query, rows, sums),
+                2 => weigh_keys::<VECTORS, 2>(keys, ahead, query, rows, sums),
+                _ => weigh_keys::<VECTORS, 1>(keys, ahead, query, rows, sums),
             }
         }
 
-        let values = head.values::<H>(&shape, from..to, wide);
-        let values = Values { data: values, first: from, vectors: shape.vectors() };
+        let values = head.values::<H>(&shape, from..to, next, wide);
         for members in groups(rows) {
-            let weights = &weights[members.clone()];
             let sums = &mut sums[members.start * len..members.end * len];
-            let factors = &factors[members.clone()];
-            let seen = |i: usize| seen_by(members.start + i);
-            match members.len() {
-                ROWS => add_values::<VECTORS, ROWS>(values, weights, seen, factors, sums),
-                4 => add_values::<VECTORS, 4>(values, weights, seen, factors, sums),
-                2 => add_values::<VECTORS, 2>(values, weights, seen, factors, sums),
-                _ => add_values::<VECTORS, 1>(values, weights, seen, factors, sums),
+            let ahead = if members.start == 0 { ahead.1 } else { 0 };
+            let values = Values { data: values, first: from, vectors: shape.vectors(), ahead };
+            let size = members.len();
+            let rows = (&seen[members.clone()], &weights[members.clone()], &factors[members]);
+            match size {
+                ROWS => add_values::<VECTORS, ROWS>(values, rows, sums),
+                4 => add_values::<VECTORS, 4>(values, rows, sums),
+                2 => add_values::<VECTORS, 2>(values, rows, sums),
+                _ => add_values::<VECTORS, 1>(values, rows, sums),
             }
         }
     }
@@ -516,19 +616,19 @@ fn sum_section<H: Half, const VECTORS: usize>(
 #[inline(always)]
 fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
     keys: &[[[f32; LANES]; KEY_VECTORS]], // (head_dim)
-    query: &[Coefficients],               // (head_dim / 64, ROWS)
-    seen: impl Fn(usize) -> (usize, usize),
-    weights: &mut [Coefficients],
-    factors: &mut [f32],
+    ahead: usize,
+    query: &[Coefficients], // (head_dim / 64, ROWS)
+    rows: (&[(usize, usize)], &mut [Coefficients], &mut [f32]),
     sums: &mut [f32],
 ) {
-    let (Some(weights), Some(factors)) = (weights.first_chunk_mut::<ROWS>(), factors.first_chunk_mut::<ROWS>()) else {
+    let (Some(seen), Some(weights), Some(factors)) =
+        (rows.0.first_chunk::<ROWS>(), rows.1.first_chunk_mut::<ROWS>(), rows.2.first_chunk_mut::<ROWS>())
+    else {
         return;
     };
     let query = query.as_chunks::<ROWS>().0;
-    let seen: [(usize, usize); ROWS] = std::array::from_fn(seen);
     let (mut from, mut to) = (CHUNK_ROWS, 0);
-    for (start, end) in seen {
+    for &(start, end) in seen {
         if start < end {
             (from, to) = (from.min(start), to.max(end));
         }
@@ -537,7 +637,7 @@ fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
     let columns = to.div_ceil(LANES);
     while column < columns {
         if VECTORS > 1 && columns - column >= VECTORS {
-            let scores = scores::<VECTORS, ROWS>(keys, column, query);
+            let scores = scores::<VECTORS, ROWS>(keys, ahead, column, query);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
                     weights[r].as_chunks_mut::<LANES>().0[column + v] = scores[r][v].0;
@@ -545,7 +645,7 @@ fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
             }
             column += VECTORS;
         } else {
-            let scores = scores::<1, ROWS>(keys, column, query);
+            let scores = scores::<1, ROWS>(keys, ahead, column, query);
             for r in 0..ROWS {
                 weights[r].as_chunks_mut::<LANES>().0[column] = scores[r][0].0;
             }
@@ -562,10 +662,12 @@ fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
     }
 }
 
-/// `VECTORS` vectors of scores from vector `first` on: one chain over the elements of a head.
+/// `VECTORS` vectors of scores from vector `first` on: one chain over the elements of a head. What lies `ahead` elements on
+/// is wanted next.
 #[inline(always)]
 fn scores<const VECTORS: usize, const ROWS: usize>(
     keys: &[[[f32; LANES]; KEY_VECTORS]],
+    ahead: usize,
     first: usize,
     query: &[[Coefficients; ROWS]],
 ) -> [[Lanes; VECTORS]; ROWS] {
@@ -573,7 +675,9 @@ fn scores<const VECTORS: usize, const ROWS: usize>(
     for (keys, query) in keys.chunks(CHUNK_ROWS).zip(query) {
         for (i, key) in keys.iter().enumerate() {
             for v in 0..VECTORS {
-                let key = Lanes::load(&key[if VECTORS == KEY_VECTORS { v } else { (first + v) % KEY_VECTORS }]);
+                let key = &key[if VECTORS == KEY_VECTORS { v } else { (first + v) % KEY_VECTORS }];
+                prefetch(key, ahead);
+                let key = Lanes::load(key);
                 for r in 0..ROWS {
                     sums[r][v] = key.mul_add(Lanes([query[r][i % CHUNK_ROWS]; LANES]), sums[r][v]);
                 }
@@ -629,29 +733,29 @@ fn soften(scores: &mut Coefficients, start: usize, end: usize, sums: &mut [f32])
     factor
 }
 
-/// Rows of values, from row `first` of the tile on.
+/// Rows of values, from row `first` of the tile on. What lies `ahead` elements on is wanted next.
 #[derive(Clone, Copy)]
 struct Values<'a> {
     data: &'a [[f32; LANES]], // (rows, vectors)
     first: usize,
     vectors: usize,
+    ahead: usize,
 }
 
 /// Adds the values of a tile to the sums of a group of rows, each times its weight.
 #[inline(always)]
 fn add_values<const VECTORS: usize, const ROWS: usize>(
     values: Values<'_>,
-    weights: &[Coefficients],
-    seen: impl Fn(usize) -> (usize, usize),
-    factors: &[f32],
+    rows: (&[(usize, usize)], &[Coefficients], &[f32]),
     sums: &mut [f32],
 ) {
-    let (Some(weights), Some(factors)) = (weights.first_chunk::<ROWS>(), factors.first_chunk::<ROWS>()) else {
+    let (Some(seen), Some(weights), Some(factors)) =
+        (rows.0.first_chunk::<ROWS>(), rows.1.first_chunk::<ROWS>(), rows.2.first_chunk::<ROWS>())
+    else {
         return;
     };
-    let seen: [(usize, usize); ROWS] = std::array::from_fn(seen);
     let (mut from, mut to) = (0, CHUNK_ROWS);
-    for (start, end) in seen {
+    for &(start, end) in seen {
         (from, to) = (from.max(start), to.min(end));
     }
     // What all rows see between what single ones see: each sum is a chain over the keys in sequence.
@@ -724,6 +828,7 @@ fn add_columns<const VECTORS: usize, const ROWS: usize>(
     for (row, value) in rows.zip(data.chunks(values.vectors)) {
         let Some(value) = value.first_chunk::<VECTORS>() else { break };
         for v in 0..VECTORS {
+            prefetch(&value[v], values.ahead);
             let value = Lanes::load(&value[v]);
             for r in 0..ROWS {
                 lanes[r][v] = value.mul_add(Lanes([weights[r][row % CHUNK_ROWS]; LANES]), lanes[r][v]);

@@ -10,17 +10,17 @@
 //! of sixteen outputs that was unpacked once.
 #![allow(unsafe_code)]
 
+mod formats;
+
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Matrix;
-use super::blocks::{
-    Block, Format, IQ4_NL_VALUES, Iq4Nl, MXFP4_VALUES, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
-    UNIT,
-};
+use super::blocks::{Block, Format, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, UNIT};
 use super::product::{Family, Out, Panels};
-use super::quantized::{self, FEW_ROWS, SCALAR, Shape, TILE_ROWS, blocks_of};
+use super::quantized::{self, Activations, FEW_ROWS, SCALAR, SMALLEST, Shape, TILE_ROWS, blocks_of};
 
 /// For CPUs with AVX2, FMA and F16C.
 pub(super) static AVX2: Family = Family { prepare, column_unit, multiply, ..SCALAR };
@@ -42,13 +42,56 @@ fn column_unit(_: &Matrix<'_>, rows: usize) -> usize {
     if rows <= FEW_ROWS { LANES } else { LANES * TILE_VECTORS }
 }
 
-fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn compiled(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
-        quantized::prepare(w, panel_rows, x, to);
+        quantized::lay_out(w, panel_rows, x, to, quantize);
     }
     // SAFETY: only tables whose detection found these features name this function.
     unsafe { compiled(w, panel_rows, x, to) }
+}
+
+/// Quantises 32 numbers as `quantized::quantize` does.
+#[inline(always)]
+fn quantize(x: &[f32; UNIT]) -> Activations {
+    // SAFETY: called by `prepare` alone, whose features these are; the numbers are read from an array of 32, and written
+    // to one.
+    unsafe {
+        let magnitude = _mm256_set1_epi32(0x7fff_ffff);
+        let mut numbers = [_mm256_setzero_ps(); 4];
+        let mut max = _mm256_setzero_si256();
+        for i in 0..4 {
+            numbers[i] = _mm256_loadu_ps(x.as_ptr().add(8 * i));
+            max = _mm256_max_epi32(max, _mm256_and_si256(_mm256_castps_si256(numbers[i]), magnitude));
+        }
+        let max = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
+        let max = _mm_max_epi32(max, _mm_shuffle_epi32::<0b00_00_11_10>(max));
+        let max = _mm_max_epi32(max, _mm_shuffle_epi32::<0b00_00_00_01>(max));
+        let max = f32::from_bits(_mm_cvtsi128_si32(max) as u32);
+        if !(SMALLEST..f32::INFINITY).contains(&max) {
+            return quantized::quantize(x);
+        }
+        let inverse = _mm256_set1_ps(127.0 / max);
+        let mut integers = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            integers[i] = _mm256_cvtps_epi32(_mm256_mul_ps(numbers[i], inverse));
+        }
+        let [a, b, c, d] = integers;
+        // The four lanes of each vector's lower half, then of their upper halves.
+        let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let sorted = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        let mut q = [0; UNIT];
+        _mm256_storeu_si256(q.as_mut_ptr().cast(), sorted);
+        let sums = _mm256_hadd_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
+        let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+        let sums = _mm_sub_epi32(_mm_setzero_si128(), _mm_hadd_epi32(sums, sums));
+        Activations {
+            q,
+            scale: max / 127.0,
+            minus_low: _mm_cvtsi128_si32(sums),
+            minus_high: _mm_extract_epi32::<1>(sums),
+        }
+    }
 }
 
 fn multiply(w: &Matrix<'_>, x: Panels<'_>, columns: Range<usize>, out: &Out<'_>) {
@@ -186,6 +229,8 @@ struct Unit8 {
 struct Rows {
     first: *const u8,
     stride: usize,
+    /// What is wanted from memory next, as much as is read.
+    next: *const u8,
 }
 
 /// A format as eight rows of it are read.
@@ -199,12 +244,21 @@ trait Packed: Block {
     /// Whether the first and the last sixteen numbers of a unit have scales of their own.
     const HALVES: bool = false;
 
-    /// Hands all units of a block to `each`, in sequence.
+    /// Hands all units of a block over, in sequence.
     ///
     /// # Safety
     ///
     /// The CPU has the features of `I`, and `rows` are eight blocks of this format.
-    unsafe fn units<I: Isa>(rows: Rows, each: impl FnMut(usize, &Unit8));
+    unsafe fn units<I: Isa>(rows: Rows, to: &mut impl Sink);
+}
+
+/// What becomes of unpacked units. Not a closure, since only a function can be made to be compiled into its caller, with
+/// the caller's instructions.
+trait Sink {
+    /// # Safety
+    ///
+    /// The CPU has the features of the tier, and the units are handed over in sequence.
+    unsafe fn unit(&mut self, w: &Unit8);
 }
 
 /// Calls a function that is generic over the format of `w`.
@@ -368,9 +422,9 @@ unsafe fn product<B: Packed, I: Isa, const ROWS: usize>(
             let panel = Panel::new(shape, x.data);
             assert!(x.rows <= shape.rows, "rows of a panel");
             if x.rows == 1 {
-                few::<B, I, true>(&weights, 1, &panel, columns, out);
+                few::<B, I, 1>(&weights, 1, panel, columns, out);
             } else {
-                few::<B, I, false>(&weights, x.rows, &panel, columns, out);
+                few::<B, I, FEW_ROWS>(&weights, x.rows, panel, columns, out);
             }
         } else {
             tiles::<B, I, ROWS>(&weights, shape, x, columns, out);
@@ -394,13 +448,13 @@ impl Weights {
         column.min(self.outputs - LANES)
     }
 
-    /// Hands the units of eight rows to `each`, and fetches what is wanted after them.
+    /// Hands the units of eight rows over, and fetches what is wanted after them.
     ///
     /// # Safety
     ///
     /// The CPU has the features of `I`, and the matrix has eight rows from `first` on.
     #[inline(always)]
-    unsafe fn units<B: Packed, I: Isa>(&self, first: usize, mut each: impl FnMut(usize, &Unit8)) {
+    unsafe fn units<B: Packed, I: Isa>(&self, first: usize, to: &mut impl Sink) {
         let ahead = (LANES * self.stride).max(AHEAD);
         // SAFETY: the caller's promises.
         unsafe {
@@ -408,53 +462,61 @@ impl Weights {
             for block in 0..self.blocks {
                 // Eight blocks are read here and as many fetched, but in the order of memory.
                 let next = start.wrapping_add(ahead + block * LANES * size_of::<B>());
-                for line in 0..(LANES * size_of::<B>()).div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(64 * line).cast());
-                }
-                let rows = Rows { first: start.add(block * size_of::<B>()), stride: self.stride };
-                B::units::<I>(rows, |i, w| each(block * B::UNITS + i, w));
+                let rows = Rows { first: start.add(block * size_of::<B>()), stride: self.stride, next };
+                B::units::<I>(rows, to);
             }
         }
     }
 }
 
-/// Columns of the product with few rows of x, which share the unpacking of the weights.
+/// The chains of at most `MAX` rows of x that share the unpacking of the weights. One row has its chain in a register.
+struct Chains<B, I, const MAX: usize> {
+    x: Panel,
+    /// Where the unit that comes next begins in the panel.
+    at: usize,
+    sums: [__m256; MAX],
+    rows: usize,
+    kind: PhantomData<(B, I)>,
+}
+
+impl<B: Packed, I: Isa, const MAX: usize> Sink for Chains<B, I, MAX> {
+    #[inline(always)]
+    unsafe fn unit(&mut self, w: &Unit8) {
+        let rows = if MAX == 1 { 1 } else { self.rows };
+        for (r, sum) in self.sums[..rows].iter_mut().enumerate() {
+            // SAFETY: the caller's promises; there are as many units in the panel as in the weights.
+            unsafe {
+                let [[isum]] = isums::<B, I, 1, 1>([w], &self.x, self.at + r);
+                *sum = add::<B>(*sum, isum, w, &self.x, self.at + r);
+            }
+        }
+        self.at += self.x.rows;
+    }
+}
+
+/// Columns of the product with at most `MAX` rows of x.
 ///
 /// # Safety
 ///
 /// The CPU has the features of `I`, the panel `rows` rows, and the matrix at least eight outputs.
 #[inline(always)]
-unsafe fn few<B: Packed, I: Isa, const ONE: bool>(
+unsafe fn few<B: Packed, I: Isa, const MAX: usize>(
     weights: &Weights,
     rows: usize,
-    x: &Panel,
+    x: Panel,
     columns: Range<usize>,
     out: &Out<'_>,
 ) {
+    assert!(rows <= MAX, "{rows} rows");
     // SAFETY: the caller's promises.
     unsafe {
         for column in columns.clone().step_by(LANES) {
             let first = weights.first(column);
-            if ONE {
-                let mut sum = _mm256_setzero_ps();
-                weights.units::<B, I>(first, |unit, w| {
-                    let [[isum]] = isums::<B, I, 1, 1>([w], x, unit);
-                    sum = add::<B>(sum, isum, w, x, unit);
-                });
-                store(out, 0, first, column..columns.end, sum);
-            } else {
-                let mut sums = [_mm256_setzero_ps(); FEW_ROWS];
-                let sums = &mut sums[..rows];
-                weights.units::<B, I>(first, |unit, w| {
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        let at = unit * x.rows + r;
-                        let [[isum]] = isums::<B, I, 1, 1>([w], x, at);
-                        *sum = add::<B>(*sum, isum, w, x, at);
-                    }
-                });
-                for (r, sum) in sums.iter().enumerate() {
-                    store(out, r, first, column..columns.end, *sum);
-                }
+            let mut chains =
+                Chains::<B, I, MAX> { x, at: 0, sums: [_mm256_setzero_ps(); MAX], rows, kind: PhantomData };
+            weights.units::<B, I>(first, &mut chains);
+            for r in 0..rows {
+                store(out, r, first, column..columns.end, chains.sums[r]);
             }
         }
     }
@@ -496,6 +558,21 @@ thread_local! {
     static STRIP: RefCell<Vec<[Unit8; TILE_VECTORS]>> = const { RefCell::new(Vec::new()) };
 }
 
+/// One vector of outputs of a strip, as it is unpacked.
+struct Strip<'a> {
+    units: &'a mut [[Unit8; TILE_VECTORS]],
+    unit: usize,
+    vector: usize,
+}
+
+impl Sink for Strip<'_> {
+    #[inline(always)]
+    unsafe fn unit(&mut self, w: &Unit8) {
+        self.units[self.unit][self.vector] = *w;
+        self.unit += 1;
+    }
+}
+
 /// Columns of the product with many rows of x: sixteen outputs are unpacked, then multiplied with all rows.
 ///
 /// # Safety
@@ -520,7 +597,7 @@ unsafe fn tiles<B: Packed, I: Isa, const ROWS: usize>(
         for column in columns.clone().step_by(TILE_VECTORS * LANES) {
             let starts = [column, column + LANES];
             for v in 0..TILE_VECTORS {
-                weights.units::<B, I>(weights.first(starts[v]), |unit, w| strip[unit][v] = *w);
+                weights.units::<B, I>(weights.first(starts[v]), &mut Strip { units: strip, unit: 0, vector: v });
             }
             for (panel, data) in x.data.chunks_exact(x.panel_bytes).enumerate() {
                 let a = Panel::new(shape, data);
@@ -564,528 +641,5 @@ unsafe fn tile<B: Packed, I: Isa, const ROWS: usize>(
             }
         }
         sums
-    }
-}
-
-impl Rows {
-    /// Sixteen bytes from `at` on of every row, as four vectors that each hold four bytes of every row.
-    ///
-    /// # Safety
-    ///
-    /// The CPU has AVX2, and so many bytes lie there.
-    #[inline(always)]
-    unsafe fn words(self, at: usize) -> [__m256i; 4] {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let half = |row: usize| self.first.add(row * self.stride + at).cast::<__m128i>();
-            let row = |row| {
-                let first = _mm256_castsi128_si256(_mm_loadu_si128(half(row)));
-                _mm256_inserti128_si256::<1>(first, _mm_loadu_si128(half(row + 4)))
-            };
-            let rows = [row(0), row(1), row(2), row(3)];
-            let [a, b] = [_mm256_unpacklo_epi32(rows[0], rows[1]), _mm256_unpackhi_epi32(rows[0], rows[1])];
-            let [c, d] = [_mm256_unpacklo_epi32(rows[2], rows[3]), _mm256_unpackhi_epi32(rows[2], rows[3])];
-            [
-                _mm256_unpacklo_epi64(a, c),
-                _mm256_unpackhi_epi64(a, c),
-                _mm256_unpacklo_epi64(b, d),
-                _mm256_unpackhi_epi64(b, d),
-            ]
-        }
-    }
-
-    /// 32 bytes from `at` on of every row.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Rows::words`].
-    #[inline(always)]
-    unsafe fn words2(self, at: usize) -> [__m256i; 8] {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let ([a, b, c, d], [e, f, g, h]) = (self.words(at), self.words(at + 16));
-            [a, b, c, d, e, f, g, h]
-        }
-    }
-
-    /// What lies at `at` in every row.
-    ///
-    /// # Safety
-    ///
-    /// A `T` lies there.
-    #[inline(always)]
-    unsafe fn each<T: bytemuck::AnyBitPattern>(self, at: usize) -> [T; 8] {
-        // SAFETY: the caller's promise; any bits are a `T`.
-        std::array::from_fn(|row| unsafe { self.first.add(row * self.stride + at).cast::<T>().read_unaligned() })
-    }
-
-    /// One half-precision number of every row.
-    ///
-    /// # Safety
-    ///
-    /// The CPU has AVX2 and F16C, and two bytes lie there.
-    #[inline(always)]
-    unsafe fn half(self, at: usize) -> __m256 {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let [a, b, c, d, e, f, g, h] = self.each::<i16>(at);
-            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
-        }
-    }
-
-    /// Four bytes of every row.
-    ///
-    /// # Safety
-    ///
-    /// The CPU has AVX2, and four bytes lie there.
-    #[inline(always)]
-    unsafe fn word(self, at: usize) -> __m256i {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let [a, b, c, d, e, f, g, h] = self.each::<i32>(at);
-            _mm256_setr_epi32(a, b, c, d, e, f, g, h)
-        }
-    }
-}
-
-/// The two half-precision numbers of each four bytes.
-///
-/// # Safety
-///
-/// The CPU has AVX2 and F16C.
-#[inline(always)]
-unsafe fn halves(words: __m256i) -> [__m256; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let lower = _mm256_and_si256(words, _mm256_set1_epi32(0xffff));
-        let packed = _mm256_packus_epi32(lower, _mm256_srli_epi32::<16>(words));
-        // The lanes of 128 bits hold four lower and four upper ones each.
-        let sorted = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
-        [_mm256_cvtph_ps(_mm256_castsi256_si128(sorted)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(sorted))]
-    }
-}
-
-/// `words >> by` of each byte, as far as `mask` lets it through.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn bits(words: __m256i, by: usize, mask: i8) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm256_and_si256(_mm256_srl_epi32(words, _mm_cvtsi32_si128(by as i32)), _mm256_set1_epi8(mask)) }
-}
-
-/// `words << by` of each byte, as far as `mask` lets it through.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn bits_up(words: __m256i, by: usize, mask: i8) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm256_and_si256(_mm256_sll_epi32(words, _mm_cvtsi32_si128(by as i32)), _mm256_set1_epi8(mask)) }
-}
-
-/// Byte `index` of each four.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn byte(words: __m256i, index: usize) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let shifted = _mm256_srl_epi32(words, _mm_cvtsi32_si128(8 * index as i32));
-        _mm256_and_si256(shifted, _mm256_set1_epi32(0xff))
-    }
-}
-
-/// Byte `index` of each four, which is signed.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn signed_byte(words: __m256i, index: usize) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let shifted = _mm256_sll_epi32(words, _mm_cvtsi32_si128(24 - 8 * index as i32));
-        _mm256_srai_epi32::<24>(shifted)
-    }
-}
-
-/// The nibbles of 16 bytes from `at` on: the lower halves, then the upper halves.
-///
-/// # Safety
-///
-/// As for [`Rows::words`].
-#[inline(always)]
-unsafe fn nibbles(rows: Rows, at: usize) -> [__m256i; 8] {
-    // SAFETY: the caller's promises.
-    unsafe {
-        let words = rows.words(at);
-        std::array::from_fn(|j| bits(words[j % 4], j / 4 * 4, 15))
-    }
-}
-
-/// The fifth bits, bit i of four bytes belonging to number i, added to nibbles.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn add_fifths(nibbles: [__m256i; 8], fifths: __m256i) -> [__m256i; 8] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        // Bits 4 to 7 of a byte are those of an odd vector, bits 0 to 3 are made to be.
-        let even = _mm256_slli_epi32::<4>(fifths);
-        // In each byte of a vector, the bit that belongs to it.
-        let mine = _mm256_set1_epi32(0x8040_2010_u32 as i32);
-        let copies = _mm256_setr_epi64x(
-            0x0404_0404_0000_0000,
-            0x0c0c_0c0c_0808_0808,
-            0x0404_0404_0000_0000,
-            0x0c0c_0c0c_0808_0808,
-        );
-        std::array::from_fn(|j| {
-            let byte = _mm256_add_epi8(copies, _mm256_set1_epi8(j as i8 / 2));
-            let copied = _mm256_shuffle_epi8(if j % 2 == 0 { even } else { fifths }, byte);
-            let fifth = _mm256_min_epu8(_mm256_and_si256(copied, mine), _mm256_set1_epi8(16));
-            _mm256_or_si256(nibbles[j], fifth)
-        })
-    }
-}
-
-/// What nibbles stand for, by a table to which `offset` is added.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn look_up(nibbles: [__m256i; 8], values: &[i8; 16], offset: i32) -> [__m256i; 8] {
-    let values = values.map(|value| value.wrapping_add(offset as i8));
-    // SAFETY: the caller's promise; 16 bytes are read from an array of 16.
-    unsafe {
-        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast()));
-        nibbles.map(|nibbles| _mm256_shuffle_epi8(table, nibbles))
-    }
-}
-
-/// A unit with one scale.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn plain(q: [__m256i; 8], scale: __m256) -> Unit8 {
-    // SAFETY: the caller's promise.
-    let zero = unsafe { _mm256_setzero_si256() };
-    // SAFETY: as above.
-    Unit8 { q, scale, min: unsafe { _mm256_setzero_ps() }, scales: [zero; 2], mins: [zero; 2] }
-}
-
-/// A unit with a scale for each half.
-///
-/// # Safety
-///
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn two_scales(q: [__m256i; 8], scale: __m256, scales: [__m256i; 2]) -> Unit8 {
-    // SAFETY: the caller's promise.
-    Unit8 { scales, ..unsafe { plain(q, scale) } }
-}
-
-impl Packed for Q4_0 {
-    const LARGEST: i32 = 15;
-    const OFFSET: i32 = 8;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            each(0, &plain(nibbles(rows, 2), rows.half(0)));
-        }
-    }
-}
-
-impl Packed for Q4_1 {
-    const LARGEST: i32 = 15;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let [scale, min] = halves(rows.word(0));
-            each(0, &Unit8 { min, ..plain(nibbles(rows, 4), scale) });
-        }
-    }
-}
-
-impl Packed for Q5_0 {
-    const LARGEST: i32 = 31;
-    const OFFSET: i32 = 16;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            each(0, &plain(add_fifths(nibbles(rows, 6), rows.word(2)), rows.half(0)));
-        }
-    }
-}
-
-impl Packed for Q5_1 {
-    const LARGEST: i32 = 31;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let [scale, min] = halves(rows.word(0));
-            let q = add_fifths(nibbles(rows, 8), rows.word(4));
-            each(0, &Unit8 { min, ..plain(q, scale) });
-        }
-    }
-}
-
-impl Packed for Q8_0 {
-    const LARGEST: i32 = 0;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            // Adding 128 turns the sign bit over.
-            let flip = _mm256_set1_epi8(I::SIGNED_OFFSET as i8);
-            let q = rows.words2(2).map(|words| _mm256_xor_si256(words, flip));
-            each(0, &plain(q, rows.half(0)));
-        }
-    }
-}
-
-impl Packed for Iq4Nl {
-    const LARGEST: i32 = 0;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let q = look_up(nibbles(rows, 2), &IQ4_NL_VALUES, I::SIGNED_OFFSET);
-            each(0, &plain(q, rows.half(0)));
-        }
-    }
-}
-
-impl Packed for Mxfp4 {
-    const LARGEST: i32 = 24;
-    const OFFSET: i32 = 12;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let q = look_up(nibbles(rows, 1), &MXFP4_VALUES, Self::OFFSET);
-            let exponents = rows.each::<u8>(0).map(i32::from);
-            let [a, b, c, d, e, f, g, h] = exponents;
-            let exponents = _mm256_setr_epi32(a, b, c, d, e, f, g, h);
-            // 2^(exponent - 128), which is below the normal numbers for 0 and 1.
-            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)));
-            let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), exponents);
-            let is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
-            let scale = _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
-            each(0, &plain(q, scale));
-        }
-    }
-}
-
-/// The scales and minima of Q4_K and Q5_K: the factors of both, and the eight of 6 bits of each, four in a vector.
-struct Header {
-    scale: __m256,
-    min: __m256,
-    scales: [__m256i; 2],
-    mins: [__m256i; 2],
-}
-
-impl Header {
-    /// # Safety
-    ///
-    /// The CPU has AVX2 and F16C, and `rows` are blocks of Q4_K or Q5_K.
-    #[inline(always)]
-    unsafe fn new(rows: Rows) -> Header {
-        // SAFETY: the caller's promises.
-        unsafe {
-            let [factors, a, b, c] = rows.words(0);
-            let [scale, min] = halves(factors);
-            let scales = [bits(a, 0, 63), _mm256_or_si256(bits(c, 0, 15), bits(a, 2, 0x30))];
-            let mins = [bits(b, 0, 63), _mm256_or_si256(bits(c, 4, 15), bits(b, 2, 0x30))];
-            // Turned over here instead of eight times.
-            let min = _mm256_xor_ps(min, _mm256_set1_ps(-0.0));
-            Header { scale, min, scales, mins }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The CPU has AVX2.
-    #[inline(always)]
-    unsafe fn unit(&self, i: usize, q: [__m256i; 8]) -> Unit8 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let number = |words: &[__m256i; 2]| _mm256_cvtepi32_ps(byte(words[i / 4], i % 4));
-            let scale = _mm256_mul_ps(self.scale, number(&self.scales));
-            Unit8 { min: _mm256_mul_ps(self.min, number(&self.mins)), ..plain(q, scale) }
-        }
-    }
-}
-
-impl Packed for Q4K {
-    const LARGEST: i32 = 15;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let header = Header::new(rows);
-            for pair in 0..4 {
-                let words = rows.words2(16 + 32 * pair);
-                each(2 * pair, &header.unit(2 * pair, words.map(|words| bits(words, 0, 15))));
-                each(2 * pair + 1, &header.unit(2 * pair + 1, words.map(|words| bits(words, 4, 15))));
-            }
-        }
-    }
-}
-
-impl Packed for Q5K {
-    const LARGEST: i32 = 31;
-    const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let header = Header::new(rows);
-            let fifths = rows.words2(16);
-            for pair in 0..4 {
-                let words = rows.words2(48 + 32 * pair);
-                for i in [2 * pair, 2 * pair + 1] {
-                    let q = std::array::from_fn(|j| {
-                        let fifth = if i < 4 { bits_up(fifths[j], 4 - i, 16) } else { bits(fifths[j], i - 4, 16) };
-                        _mm256_or_si256(bits(words[j], i % 2 * 4, 15), fifth)
-                    });
-                    each(i, &header.unit(i, q));
-                }
-            }
-        }
-    }
-}
-
-impl Packed for Q2K {
-    const LARGEST: i32 = 3;
-    const OFFSET: i32 = 0;
-    const HALVES: bool = true;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let scales = rows.words(0);
-            let [scale, min] = self::halves(rows.word(80));
-            let min = _mm256_xor_ps(min, _mm256_set1_ps(-0.0));
-            for half in 0..2 {
-                let words = rows.words2(16 + 32 * half);
-                for quarter in 0..4 {
-                    let i = 4 * half + quarter;
-                    let at = |shift, index: usize| byte(bits(scales[index / 4], shift, 15), index % 4);
-                    let unit = Unit8 {
-                        min,
-                        mins: [at(4, 2 * i), at(4, 2 * i + 1)],
-                        ..two_scales(
-                            words.map(|words| bits(words, 2 * quarter, 3)),
-                            scale,
-                            [at(0, 2 * i), at(0, 2 * i + 1)],
-                        )
-                    };
-                    each(i, &unit);
-                }
-            }
-        }
-    }
-}
-
-impl Packed for Q3K {
-    const LARGEST: i32 = 7;
-    const OFFSET: i32 = 4;
-    const HALVES: bool = true;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            // The last sixteen bytes of a block begin two bytes before the scales.
-            let [a, b, c, d] = rows.words(94);
-            let join = |low, high| _mm256_or_si256(_mm256_srli_epi32::<16>(low), _mm256_slli_epi32::<16>(high));
-            let (low, high, upper) = (join(a, b), join(b, c), join(c, d));
-            let [_, scale] = self::halves(d);
-            let six = |low, by, upper| {
-                let number = _mm256_or_si256(bits(low, by, 15), upper);
-                _mm256_sub_epi8(number, _mm256_set1_epi8(32))
-            };
-            let scales = [
-                six(low, 0, bits_up(upper, 4, 0x30)),
-                six(high, 0, bits_up(upper, 2, 0x30)),
-                six(low, 4, bits(upper, 0, 0x30)),
-                six(high, 4, bits(upper, 2, 0x30)),
-            ];
-            let thirds = rows.words2(0);
-            for half in 0..2 {
-                let words = rows.words2(32 + 32 * half);
-                for quarter in 0..4 {
-                    let i = 4 * half + quarter;
-                    let q = std::array::from_fn(|j| {
-                        let third = if i < 2 { bits_up(thirds[j], 2 - i, 4) } else { bits(thirds[j], i - 2, 4) };
-                        _mm256_or_si256(bits(words[j], 2 * quarter, 3), third)
-                    });
-                    let at = |index: usize| signed_byte(scales[index / 4], index % 4);
-                    each(i, &two_scales(q, scale, [at(2 * i), at(2 * i + 1)]));
-                }
-            }
-        }
-    }
-}
-
-impl Packed for Q6K {
-    const LARGEST: i32 = 63;
-    const OFFSET: i32 = 32;
-    const HALVES: bool = true;
-
-    #[inline(always)]
-    unsafe fn units<I: Isa>(rows: Rows, mut each: impl FnMut(usize, &Unit8)) {
-        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
-        unsafe {
-            let scale = rows.half(208);
-            let scales = rows.words(192);
-            for half in 0..2 {
-                let words = [rows.words2(64 * half), rows.words2(64 * half + 32)];
-                let upper = rows.words2(128 + 32 * half);
-                for quarter in 0..4 {
-                    let i = 4 * half + quarter;
-                    let q = std::array::from_fn(|j| {
-                        let upper = match quarter {
-                            0 | 1 => bits_up(upper[j], 4 - 2 * quarter, 0x30),
-                            _ => bits(upper[j], 2 * quarter - 4, 0x30),
-                        };
-                        _mm256_or_si256(bits(words[quarter % 2][j], quarter / 2 * 4, 15), upper)
-                    });
-                    let at = |index: usize| signed_byte(scales[index / 4], index % 4);
-                    each(i, &two_scales(q, scale, [at(2 * i), at(2 * i + 1)]));
-                }
-            }
-        }
     }
 }

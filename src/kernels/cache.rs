@@ -7,12 +7,14 @@
 //! scale, is an `f32` without rounding.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use half::f16;
 use half::slice::HalfBitsSliceExt;
 
-use super::lanes::{Half, LANES};
+use super::lanes::{Element, Half, LANES, Lanes};
+use super::tiers::prefetch;
 
 /// Rows of a chunk, and the keys that attention looks at together. 64 rows of a 768-wide model are 384 KB: a chunk border
 /// costs nothing beside the rows in it, and a fork's one copied chunk does not matter.
@@ -187,7 +189,7 @@ impl Chunk {
     }
 
     /// Stores rows that are complete already, each (n_kv_heads * head_dim), from row `first` on. Portable and plain: what
-    /// the reference path uses in place of [`super::Kernels::append`].
+    /// the reference path uses.
     pub fn write(&mut self, first: usize, keys: &[f32], values: &[f32]) {
         let shape = self.shape;
         let width = shape.n_kv_heads * shape.head_dim;
@@ -225,43 +227,102 @@ impl Chunk {
 }
 
 impl HeadMut<'_> {
+    /// The same head, to be read.
+    pub(super) fn view(&self) -> Head<'_> {
+        match &self.data {
+            DataMut::F32(data) => Head::F32(data),
+            DataMut::F16(data) => Head::F16(data),
+            DataMut::Q8_0(data, scales) => Head::Q8_0(data, scales),
+        }
+    }
+
     /// Stores one row of this head.
     #[inline(always)]
     pub(super) fn store(&mut self, row: usize, key: &[f32], value: &[f32]) {
         let shape = self.shape;
-        let at = row * shape.vectors() * LANES;
         match &mut self.data {
             DataMut::F32(data) => {
-                let (keys, values) = data.split_at_mut(shape.keys_len());
-                for (to, key) in keys.chunks_exact_mut(CHUNK_ROWS).zip(key) {
+                for (to, key) in data[..shape.keys_len()].chunks_exact_mut(CHUNK_ROWS).zip(key) {
                     to[row] = *key;
                 }
-                values[at..][..value.len()].copy_from_slice(value);
             }
             DataMut::F16(data) => {
-                let (keys, values) = data.split_at_mut(shape.keys_len());
-                for (to, key) in keys.chunks_exact_mut(CHUNK_ROWS).zip(key) {
+                for (to, key) in data[..shape.keys_len()].chunks_exact_mut(CHUNK_ROWS).zip(key) {
                     to[row] = narrow(*key);
-                }
-                for (to, value) in values[at..].iter_mut().zip(value) {
-                    *to = narrow(*value);
                 }
             }
             DataMut::Q8_0(data, scales) => {
-                let (keys, values) = data.split_at_mut(shape.keys_len());
-                let (key_scales, value_scales) = scales.split_at_mut(shape.scales() * CHUNK_ROWS);
-                let columns = keys.chunks_mut(SCALED * CHUNK_ROWS);
-                for ((to, scales), key) in columns.zip(key_scales.chunks_exact_mut(CHUNK_ROWS)).zip(key.chunks(SCALED))
-                {
+                let columns = data[..shape.keys_len()].chunks_mut(SCALED * CHUNK_ROWS);
+                for ((to, scales), key) in columns.zip(scales.chunks_exact_mut(CHUNK_ROWS)).zip(key.chunks(SCALED)) {
                     let mut quants = [0; SCALED];
                     scales[row] = quantize(key, &mut quants);
                     for (to, quant) in to.chunks_exact_mut(CHUNK_ROWS).zip(quants) {
                         to[row] = quant;
                     }
                 }
-                let value_scales = &mut value_scales[row * shape.scales()..];
-                for ((to, scale), value) in values[at..].chunks_mut(SCALED).zip(value_scales).zip(value.chunks(SCALED))
-                {
+            }
+        }
+        self.store_value(row, value);
+    }
+
+    /// Stores sixteen rows from row `first` on, a multiple of sixteen, with the keys transposed: (head_dim, LANES).
+    #[inline(always)]
+    pub(super) fn store_keys(&mut self, first: usize, keys: &[[f32; LANES]]) {
+        let (shape, column) = (self.shape, first / LANES);
+        match &mut self.data {
+            DataMut::F32(data) => {
+                let to = data.as_chunks_mut::<LANES>().0.as_chunks_mut::<KEY_VECTORS>().0;
+                for (to, keys) in to.iter_mut().zip(keys) {
+                    to[column] = *keys;
+                }
+            }
+            DataMut::F16(data) => {
+                let to = data.as_chunks_mut::<LANES>().0.as_chunks_mut::<KEY_VECTORS>().0;
+                for (to, keys) in to.iter_mut().zip(keys) {
+                    for i in 0..LANES {
+                        to[column][i] = narrow(keys[i]);
+                    }
+                }
+            }
+            DataMut::Q8_0(data, scales) => {
+                let to = data[..shape.keys_len()].as_chunks_mut::<LANES>().0.as_chunks_mut::<KEY_VECTORS>().0;
+                let scales = scales.as_chunks_mut::<LANES>().0.as_chunks_mut::<KEY_VECTORS>().0;
+                for ((to, scales), keys) in to.chunks_mut(SCALED).zip(scales).zip(keys.chunks(SCALED)) {
+                    let mut largest = [0; LANES];
+                    for keys in keys {
+                        for i in 0..LANES {
+                            largest[i] = magnitude_bits(keys[i]).max(largest[i]);
+                        }
+                    }
+                    let mut inverse = [0.0; LANES];
+                    for i in 0..LANES {
+                        (scales[column][i], inverse[i]) = scale_of(largest[i]);
+                    }
+                    for (to, keys) in to.iter_mut().zip(keys) {
+                        for i in 0..LANES {
+                            to[column][i] = quant(keys[i], inverse[i]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores one row of values.
+    #[inline(always)]
+    pub(super) fn store_value(&mut self, row: usize, value: &[f32]) {
+        let shape = self.shape;
+        let at = shape.keys_len() + row * shape.vectors() * LANES;
+        match &mut self.data {
+            DataMut::F32(data) => data[at..][..value.len()].copy_from_slice(value),
+            DataMut::F16(data) => {
+                for (to, value) in data[at..].iter_mut().zip(value) {
+                    *to = narrow(*value);
+                }
+            }
+            DataMut::Q8_0(data, scales) => {
+                let scales = &mut scales[(CHUNK_ROWS + row) * shape.scales()..];
+                for ((to, scale), value) in data[at..].chunks_mut(SCALED).zip(scales).zip(value.chunks(SCALED)) {
                     let mut quants = [0; SCALED];
                     *scale = quantize(value, &mut quants);
                     to[..value.len()].copy_from_slice(&quants[..value.len()]);
@@ -278,28 +339,46 @@ fn split_off<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     part
 }
 
-/// Up to 32 numbers as eight bits each; returns their scale. Where one is not finite the scale is NaN, so that the row's
-/// readers see it.
+/// Up to 32 numbers as eight bits each; returns their scale.
 #[inline(always)]
 fn quantize(x: &[f32], quants: &mut [i8; SCALED]) -> u16 {
-    /// Adding it rounds to the nearest integer, ties to even, and leaves that in the low bits: 1.5 * 2^23.
-    const ROUND: f32 = 12_582_912.0;
     let mut largest = 0;
     for x in x {
-        largest = largest.max(x.to_bits() & (u32::MAX >> 1));
+        largest = magnitude_bits(*x).max(largest);
     }
-    if largest >= f32::INFINITY.to_bits() {
-        return f16::NAN.to_bits();
-    }
-    let scale = narrow(f32::from_bits(largest) / 127.0);
-    let step = f16::from_bits(scale).to_f32();
-    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-    for (quant, x) in quants.iter_mut().zip(x) {
-        // The scale may have been rounded down, or be the largest there is.
-        let x = (x * inverse).clamp(-127.0, 127.0) + ROUND;
-        *quant = x.to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+    let (scale, inverse) = scale_of(largest);
+    for (to, x) in quants.iter_mut().zip(x) {
+        *to = quant(*x, inverse);
     }
     scale
+}
+
+/// Ordered like magnitudes, with NaN above all.
+#[inline(always)]
+fn magnitude_bits(x: f32) -> u32 {
+    x.to_bits() & (u32::MAX >> 1)
+}
+
+/// The scale of numbers of which the largest has these bits, and its inverse. Where one is not finite the scale is NaN, so
+/// that whoever reads the row sees it.
+#[inline(always)]
+fn scale_of(largest: u32) -> (u16, f32) {
+    let scale = narrow(f32::from_bits(largest) / 127.0);
+    // Widening must not ask for the CPU's features, as `half`'s own conversion does.
+    let step = Element::widen(f16::from_bits(scale));
+    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+    (if largest >= f32::INFINITY.to_bits() { f16::NAN.to_bits() } else { scale }, inverse)
+}
+
+#[inline(always)]
+fn quant(x: f32, inverse: f32) -> i8 {
+    /// Adding it rounds to the nearest integer, ties to even, and leaves that in the low bits: 1.5 * 2^23.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x * inverse;
+    // Beyond, where the scale was rounded down or is the largest there is.
+    let x = if x > 127.0 { 127.0 } else { x };
+    let x = if x < -127.0 { -127.0 } else { x };
+    (x + ROUND).to_bits() as i8
 }
 
 /// The nearest number in half precision, ties to even; ±65504 instead of an infinity, NaN for NaN. Without branches, so
@@ -324,87 +403,150 @@ fn narrow(x: f32) -> u16 {
 }
 
 impl<'a> Head<'a> {
-    /// Vectors `columns` of the four in each row of keys, (head_dim, 4, LANES), of which the others may be anything.
+    /// Vectors `columns` of the four in each row of keys, (head_dim, 4, LANES), of which the others may be anything. What
+    /// is not stored as `f32` is widened to `wide`, while the same of `next` is asked for.
     #[inline(always)]
     pub(super) fn keys<H: Half>(
         self,
         shape: &CacheShape,
-        columns: std::ops::Range<usize>,
+        columns: Range<usize>,
+        next: Option<Head<'_>>,
         wide: &'a mut [f32],
     ) -> &'a [[[f32; LANES]; KEY_VECTORS]] {
         let len = shape.keys_len();
         match self {
-            Head::F32(data) => rows_of(&data[..len]),
+            Head::F32(data) => return rows_of(&data[..len]),
             Head::F16(data) => {
+                let ahead = elements_to(data, next.and_then(Head::halves));
                 let from: &[H] = H::view(data[..len].reinterpret_cast());
                 let from = from.as_chunks::<LANES>().0.as_chunks::<KEY_VECTORS>().0;
                 for (to, from) in rows_of_mut(&mut wide[..len]).iter_mut().zip(from) {
-                    for (to, from) in to[columns.clone()].iter_mut().zip(&from[columns.clone()]) {
-                        *to = H::widen_lanes(from).0;
+                    // A row of keys is 128 bytes.
+                    prefetch(&from[0], ahead);
+                    prefetch(&from[2], ahead);
+                    for v in 0..KEY_VECTORS {
+                        if columns.contains(&v) {
+                            to[v] = H::widen_lanes(&from[v]).0;
+                        }
                     }
                 }
-                rows_of(&wide[..len])
             }
             Head::Q8_0(data, scales) => {
+                let ahead = elements_to(data, next.and_then(Head::quants));
+                ask_for_scales(next);
                 let from = data[..len].as_chunks::<LANES>().0.as_chunks::<KEY_VECTORS>().0;
                 let scales: &[H] = H::view(scales[..shape.scales() * CHUNK_ROWS].reinterpret_cast());
                 let scales = scales.as_chunks::<LANES>().0.as_chunks::<KEY_VECTORS>().0;
                 let to = rows_of_mut(&mut wide[..len]).chunks_mut(SCALED);
                 for ((to, from), scales) in to.zip(from.chunks(SCALED)).zip(scales) {
-                    let scales = scales.each_ref().map(H::widen_lanes);
+                    let mut wide = [Lanes::ZERO; KEY_VECTORS];
+                    for v in 0..KEY_VECTORS {
+                        wide[v] = H::widen_lanes(&scales[v]);
+                    }
                     for (to, from) in to.iter_mut().zip(from) {
-                        for column in columns.clone() {
-                            for i in 0..LANES {
-                                to[column][i] = f32::from(from[column][i]) * scales[column].0[i];
+                        prefetch(&from[0], ahead);
+                        for v in 0..KEY_VECTORS {
+                            if columns.contains(&v) {
+                                to[v] = scaled(&from[v], wide[v]);
                             }
                         }
                     }
                 }
-                rows_of(&wide[..len])
             }
         }
+        rows_of(&wide[..len])
     }
 
-    /// Rows `rows` of the values, (rows, vectors).
+    /// Rows `rows` of the values, (rows, vectors), likewise.
     #[inline(always)]
     pub(super) fn values<H: Half>(
         self,
         shape: &CacheShape,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
+        next: Option<Head<'_>>,
         wide: &'a mut [f32],
     ) -> &'a [[f32; LANES]] {
         let width = shape.vectors() * LANES;
         let part = shape.keys_len() + rows.start * width..shape.keys_len() + rows.end * width;
         let wide = &mut wide[..part.len()];
         match self {
-            Head::F32(data) => data[part].as_chunks().0,
+            Head::F32(data) => return data[part].as_chunks().0,
             Head::F16(data) => {
+                let ahead = elements_to(data, next.and_then(Head::halves));
                 let from: &[H] = H::view(data[part].reinterpret_cast());
-                for (to, from) in wide.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks::<LANES>().0) {
+                let (to, from) = (wide.as_chunks_mut::<LANES>().0, from.as_chunks::<LANES>().0);
+                for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+                    if i % 2 == 0 {
+                        prefetch(from, ahead);
+                    }
                     *to = H::widen_lanes(from).0;
                 }
-                wide.as_chunks().0
             }
             Head::Q8_0(data, scales) => {
+                let ahead = elements_to(data, next.and_then(Head::quants));
                 let scales = &scales[(CHUNK_ROWS + rows.start) * shape.scales()..];
-                let row_scales = scales.chunks_exact(shape.scales());
-                for ((to, from), scales) in
-                    wide.chunks_exact_mut(width).zip(data[part].chunks_exact(width)).zip(row_scales)
-                {
-                    for ((to, from), scale) in to.chunks_mut(SCALED).zip(from.chunks(SCALED)).zip(scales) {
-                        let scale = H::view(std::slice::from_ref(scale).reinterpret_cast())[0].widen();
-                        let from = from.as_chunks::<LANES>().0;
-                        for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from) {
-                            for i in 0..LANES {
-                                to[i] = f32::from(from[i]) * scale;
-                            }
+                let scales: &[H] = H::view(scales.reinterpret_cast());
+                let (to, from) = (wide.as_chunks_mut::<LANES>().0, data[part].as_chunks::<LANES>().0);
+                let vectors = shape.vectors();
+                let rows = to.chunks_exact_mut(vectors).zip(from.chunks_exact(vectors));
+                for ((to, from), scales) in rows.zip(scales.chunks_exact(shape.scales())) {
+                    for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+                        if i % 4 == 0 {
+                            prefetch(from, ahead);
                         }
+                        *to = scaled(from, Lanes([scales[i * LANES / SCALED].widen(); LANES]));
                     }
                 }
-                wide.as_chunks().0
             }
         }
+        wide.as_chunks().0
     }
+
+    /// How far ahead of the keys of an `f32` head its values lie, and ahead of those the keys of the next one.
+    pub(super) fn ahead(self, shape: &CacheShape, next: Option<Head<'_>>) -> (usize, usize) {
+        match self {
+            Head::F32(data) => {
+                let next = next.and_then(|next| if let Head::F32(data) = next { Some(data) } else { None });
+                let to_next = elements_to(data, next);
+                (shape.keys_len(), if to_next == 0 { 0 } else { to_next.wrapping_sub(shape.keys_len()) })
+            }
+            _ => (0, 0),
+        }
+    }
+
+    fn halves(self) -> Option<&'a [u16]> {
+        if let Head::F16(data) = self { Some(data) } else { None }
+    }
+
+    fn quants(self) -> Option<&'a [i8]> {
+        if let Head::Q8_0(data, _) = self { Some(data) } else { None }
+    }
+}
+
+/// The distance from `here` to `next` for [`prefetch`], none without a next.
+fn elements_to<T>(here: &[T], next: Option<&[T]>) -> usize {
+    // A difference below zero wraps around, and so does the address that it is added to.
+    let distance = |next: &[T]| (next.as_ptr() as isize - here.as_ptr() as isize) / size_of::<T>() as isize;
+    next.map_or(0, |next| distance(next) as usize)
+}
+
+#[inline(always)]
+fn ask_for_scales(next: Option<Head<'_>>) {
+    if let Some(Head::Q8_0(_, scales)) = next {
+        for line in scales.as_chunks::<32>().0 {
+            prefetch(line, 0);
+        }
+    }
+}
+
+/// Sixteen quantised numbers times their scales.
+#[inline(always)]
+fn scaled(from: &[i8; LANES], scales: Lanes) -> [f32; LANES] {
+    let mut to = [0.0; LANES];
+    for i in 0..LANES {
+        to[i] = f32::from(from[i]) * scales.0[i];
+    }
+    to
 }
 
 /// Vectors that hold one element of all keys of a chunk.

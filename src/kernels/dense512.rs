@@ -33,8 +33,10 @@ const OUT_IN_ROWS: usize = 6;
 /// The same with two vectors of weights.
 const IN_OUT_ROWS: usize = 12;
 
-/// Bytes of a packed strip of weights: half of a 1 MiB L2 cache would leave no room for the rows of x that pass by.
-const STRIP_BYTES: usize = 256 << 10;
+/// Bytes of a packed strip of weights, and how many of them are used by a panel while it is in the caches: together a
+/// quarter of a 1 MiB L2 cache.
+const STRIP_BYTES: usize = 64 << 10;
+const STRIPS: usize = 4;
 
 thread_local! {
     /// The packed strip of this thread, and sums on their way. Kept, since fresh memory costs a page fault for every 4 KiB.
@@ -214,10 +216,10 @@ impl Kind for Brain {
     unsafe fn in_order(sums: [__m512; 2]) -> [__m512; 2] {
         // SAFETY: see above.
         unsafe {
-            let [low, high] = sums.map(|sums| _mm512_castps_pd(sums));
-            let first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-            let second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-            [first, second].map(|order| _mm512_castpd_ps(_mm512_permutex2var_pd(low, order, high)))
+            let (low, high) = (_mm512_castps_pd(sums[0]), _mm512_castps_pd(sums[1]));
+            let first = _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
+            let second = _mm512_permutex2var_pd(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
+            [_mm512_castpd_ps(first), _mm512_castpd_ps(second)]
         }
     }
 }
@@ -230,15 +232,6 @@ struct Product<'a> {
     x: Panels<'a>,
     columns: Range<usize>,
     out: &'a Out<'a>,
-}
-
-impl Product<'_> {
-    /// The first row of each panel, with the panel.
-    #[inline(always)]
-    fn panels(&self) -> impl Iterator<Item = (usize, *const u8)> {
-        (0..self.x.rows.div_ceil(self.x.panel_rows))
-            .map(|i| (i * self.x.panel_rows, self.x.data.as_ptr().wrapping_add(i * self.x.panel_bytes)))
-    }
 }
 
 /// Everything that the loops rely on.
@@ -271,7 +264,9 @@ fn prepare_pairs(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
             Layout::OutIn => {
                 let mut steps = to.as_chunks_mut::<8>().0.iter_mut().skip(r).step_by(panel_rows);
                 for (x, to) in eights.iter().zip(steps.by_ref()) {
-                    *to = x.map(|x| matmul::round(x));
+                    for (to, x) in to.iter_mut().zip(x) {
+                        *to = matmul::round(*x);
+                    }
                 }
                 if let Some(to) = steps.next() {
                     for (to, x) in to.iter_mut().zip(rest) {
@@ -282,7 +277,11 @@ fn prepare_pairs(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
             Layout::InOut => {
                 let mut pairs = to.as_chunks_mut::<2>().0.iter_mut().skip(r).step_by(panel_rows);
                 for x in eights {
-                    for (x, to) in x.map(|x| matmul::round(x)).as_chunks::<2>().0.iter().zip(pairs.by_ref()) {
+                    let mut rounded = [bf16::ZERO; 8];
+                    for (to, x) in rounded.iter_mut().zip(x) {
+                        *to = matmul::round(*x);
+                    }
+                    for (x, to) in rounded.as_chunks::<2>().0.iter().zip(pairs.by_ref()) {
                         *to = *x;
                     }
                 }
@@ -312,6 +311,21 @@ unsafe fn interleave([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     }
 }
 
+/// The dwords of four rows that begin `at` bytes into each, interleaved. Not by `map`: closures are not vector code.
+#[inline(always)]
+unsafe fn interleaved<K: Kind, const WHOLE: bool>(
+    [a, b, c, d]: [*const u8; 4],
+    at: usize,
+    count: usize,
+) -> [__m512i; 4] {
+    // SAFETY: the caller's rows reach so far.
+    unsafe {
+        let (a, b) = (K::run::<WHOLE>(a.add(at), count), K::run::<WHOLE>(b.add(at), count));
+        let (c, d) = (K::run::<WHOLE>(c.add(at), count), K::run::<WHOLE>(d.add(at), count));
+        interleave([a, b, c, d])
+    }
+}
+
 /// The sixteen outputs whose four partial sums lie in four neighbouring lanes each, `(p0 + p1) + (p2 + p3)`.
 #[inline(always)]
 unsafe fn quad_sums([a, b, c, d]: [__m512; 4]) -> Lanes {
@@ -320,7 +334,8 @@ unsafe fn quad_sums([a, b, c, d]: [__m512; 4]) -> Lanes {
         // Inside of each 128 bits a transpose: afterwards lane 4 * i + j of vector p is partial sum p of output 4 * j + i.
         let (ab0, ab1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
         let (cd0, cd1) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-        let [ab0, ab1, cd0, cd1] = [ab0, ab1, cd0, cd1].map(|v| _mm512_castps_pd(v));
+        let (ab0, ab1) = (_mm512_castps_pd(ab0), _mm512_castps_pd(ab1));
+        let (cd0, cd1) = (_mm512_castps_pd(cd0), _mm512_castps_pd(cd1));
         let p0 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0));
         let p1 = _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0));
         let p2 = _mm512_castpd_ps(_mm512_unpacklo_pd(ab1, cd1));
@@ -335,12 +350,6 @@ unsafe fn quad_sums([a, b, c, d]: [__m512; 4]) -> Lanes {
 fn lanes(v: __m512) -> Lanes {
     // SAFETY: sixteen f32 in a register have the layout of an array.
     Lanes(unsafe { std::mem::transmute::<__m512, [f32; LANES]>(v) })
-}
-
-#[inline(always)]
-fn vector(lanes: &Lanes) -> __m512 {
-    // SAFETY: as above.
-    unsafe { std::mem::transmute::<[f32; LANES], __m512>(lanes.0) }
 }
 
 /// [out, in] for few rows of x: groups of four weight rows.
@@ -391,21 +400,21 @@ unsafe fn dots<K: Kind, const ROWS: usize>(
             for line in 0..4 * unit * K::BYTES / 64 {
                 _mm_prefetch::<_MM_HINT_NTA>(next.wrapping_add(4 * at + 64 * line).cast());
             }
-            let steps = interleave(rows.map(|row| K::run::<true>(row.add(at), unit)));
+            let steps = interleaved::<K, true>(rows, at, unit);
             for s in 0..4 {
                 for r in 0..ROWS {
-                    let x = _mm_loadu_si128(x.add(16 * ((4 * i + s) * ROWS + r)).cast());
-                    sums[r] = K::add(sums[r], steps[s], _mm512_broadcast_i32x4(x));
+                    let x = spread::<16>(x.add(16 * ((4 * i + s) * ROWS + r)));
+                    sums[r] = K::add(sums[r], steps[s], x);
                 }
             }
         }
         if rest > 0 {
             let i = inputs / unit;
-            let steps = interleave(rows.map(|row| K::run::<false>(row.add(i * unit * K::BYTES), rest)));
+            let steps = interleaved::<K, false>(rows, i * unit * K::BYTES, rest);
             for s in 0..rest.div_ceil(4 * K::DEPTH) {
                 for r in 0..ROWS {
-                    let x = _mm_loadu_si128(x.add(16 * ((4 * i + s) * ROWS + r)).cast());
-                    sums[r] = K::add(sums[r], steps[s], _mm512_broadcast_i32x4(x));
+                    let x = spread::<16>(x.add(16 * ((4 * i + s) * ROWS + r)));
+                    sums[r] = K::add(sums[r], steps[s], x);
                 }
             }
         }
@@ -413,72 +422,101 @@ unsafe fn dots<K: Kind, const ROWS: usize>(
     }
 }
 
-/// [out, in] for many rows of x: sixteen weight rows at a time are interleaved into a strip that all panels use.
+/// [out, in] for many rows of x: sixteen weight rows at a time are interleaved into strips that all panels use.
 #[inline(always)]
 unsafe fn out_in_many<K: Kind>(p: &Product<'_>) {
     const ROWS: usize = OUT_IN_ROWS;
     let row_bytes = p.inputs * K::BYTES;
     let row = |column: usize| p.weights.wrapping_add(column.min(p.outputs - 1) * row_bytes);
     let steps = p.inputs.div_ceil(4 * K::DEPTH); // of four dwords
-    // Whole units of sixteen dwords.
-    let block = (STRIP_BYTES / 256).min(steps).next_multiple_of(4);
-    let mut strip = take(&STRIP, 4 * block);
-    let mut carried = take(&SUMS, if block < steps { p.x.rows.next_multiple_of(ROWS) * 4 } else { 0 });
+    let block = (STRIP_BYTES / 256).min(steps.next_multiple_of(4)); // whole units of sixteen dwords
+    let mut strip = take(&STRIP, STRIPS * 4 * block);
+    let carried = if block < steps { p.x.rows.div_ceil(ROWS) * STRIPS * 4 * ROWS } else { 0 };
+    let mut carried = take(&SUMS, carried);
+    let carry = carried.as_mut_ptr().cast::<[[__m512; 4]; ROWS]>(); // (panels, STRIPS)
     let mut column = p.columns.start;
     while column < p.columns.end {
-        let count = LANES.min(p.columns.end - column);
+        let strips = (p.columns.end - column).div_ceil(16).min(STRIPS);
         let mut from = 0;
         while from < steps {
             let len = block.min(steps - from);
-            // SAFETY: the strip has 4 * block vectors; rows and panels are as long as `check` found them.
+            // SAFETY: the strips have 4 * block vectors each; rows and panels are as long as `check` found them.
             unsafe {
-                for group in 0..4 {
-                    let first = column + 4 * group;
+                let to = strip.as_mut_ptr().cast::<__m512i>();
+                for i in 0..4 * strips {
+                    let first = column + 4 * i;
                     let rows = [row(first), row(first + 1), row(first + 2), row(first + 3)];
-                    interleave_rows::<K>(rows, p.inputs, from, len, strip.as_mut_ptr().add(group).cast());
+                    interleave_rows::<K>(rows, p.inputs, from, len, to.add(i / 4 * 4 * block + i % 4));
                 }
-                for (first, x) in p.panels() {
-                    let x = x.add(16 * ROWS * from);
-                    let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-                    if from > 0 {
-                        for r in 0..ROWS {
-                            for v in 0..4 {
-                                sums[r][v] = vector(&carried[4 * (first + r) + v]);
-                            }
+                for panel in 0..p.x.rows.div_ceil(ROWS) {
+                    let x = p.x.data.as_ptr().add(panel * p.x.panel_bytes + 16 * ROWS * from);
+                    for s in 0..strips {
+                        let carry = carry.add(panel * STRIPS + s);
+                        let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
+                        if from > 0 {
+                            sums = carry.read();
                         }
-                    }
-                    let mut w = strip.as_ptr().cast::<__m512i>();
-                    let mut x = x;
-                    for _ in 0..len {
-                        let weights = [*w, *w.add(1), *w.add(2), *w.add(3)];
-                        for r in 0..ROWS {
-                            let x = _mm512_broadcast_i32x4(_mm_loadu_si128(x.add(16 * r).cast()));
-                            for v in 0..4 {
-                                sums[r][v] = K::add(sums[r][v], weights[v], x);
-                            }
+                        let sums = tile::<K, 16, 4, ROWS>(sums, to.add(s * 4 * block), x, len);
+                        if from + len < steps {
+                            carry.write(sums);
+                            continue;
                         }
-                        w = w.add(4);
-                        x = x.add(16 * ROWS);
-                    }
-                    if from + len < steps {
-                        for r in 0..ROWS {
-                            for v in 0..4 {
-                                carried[4 * (first + r) + v] = lanes(sums[r][v]);
-                            }
+                        let count = LANES.min(p.columns.end - column - 16 * s);
+                        for r in 0..ROWS.min(p.x.rows - panel * ROWS) {
+                            p.out.store_part(panel * ROWS + r, column + 16 * s, &quad_sums(sums[r]), count);
                         }
-                        continue;
-                    }
-                    for r in 0..ROWS.min(p.x.rows - first) {
-                        p.out.store_part(first + r, column, &quad_sums(sums[r]), count);
                     }
                 }
             }
             from += len;
         }
-        column += LANES;
+        column += 16 * STRIPS;
     }
     STRIP.set(strip);
     SUMS.set(carried);
+}
+
+/// `sums` and the products of `steps` steps of a strip, VECTORS vectors each, with those of a panel, BYTES for each row.
+///
+/// A function of values: sums that are indexed by a variable, or that a panic could interrupt, would stay in memory.
+#[inline(always)]
+unsafe fn tile<K: Kind, const BYTES: usize, const VECTORS: usize, const ROWS: usize>(
+    mut sums: [[__m512; VECTORS]; ROWS],
+    mut strip: *const __m512i,
+    mut x: *const u8,
+    steps: usize,
+) -> [[__m512; VECTORS]; ROWS] {
+    // SAFETY: the strip and the panel are at least so many steps long.
+    unsafe {
+        for _ in 0..steps {
+            let mut weights = [_mm512_setzero_si512(); VECTORS];
+            for v in 0..VECTORS {
+                weights[v] = *strip.add(v);
+            }
+            for r in 0..ROWS {
+                let x = spread::<BYTES>(x.add(BYTES * r));
+                for v in 0..VECTORS {
+                    sums[r][v] = K::add(sums[r][v], weights[v], x);
+                }
+            }
+            strip = strip.add(VECTORS);
+            x = x.add(BYTES * ROWS);
+        }
+    }
+    sums
+}
+
+/// 4 or 16 bytes, repeated.
+#[inline(always)]
+unsafe fn spread<const BYTES: usize>(x: *const u8) -> __m512i {
+    // SAFETY: the caller has so many bytes.
+    unsafe {
+        if BYTES == 4 {
+            _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
+        } else {
+            _mm512_broadcast_i32x4(_mm_loadu_si128(x.cast()))
+        }
+    }
 }
 
 /// Lays steps `from..from + len` of four weight rows out as every fourth vector of a strip.
@@ -490,9 +528,9 @@ unsafe fn interleave_rows<K: Kind>(rows: [*const u8; 4], inputs: usize, from: us
         for i in 0..len.div_ceil(4) {
             let at = from / 4 + i;
             let steps = if at < inputs / unit {
-                interleave(rows.map(|row| K::run::<true>(row.add(at * unit * K::BYTES), unit)))
+                interleaved::<K, true>(rows, at * unit * K::BYTES, unit)
             } else {
-                interleave(rows.map(|row| K::run::<false>(row.add(at * unit * K::BYTES), rest)))
+                interleaved::<K, false>(rows, at * unit * K::BYTES, rest)
             };
             for s in 0..4 {
                 *to.add(4 * (4 * i + s)) = steps[s];
@@ -529,10 +567,10 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
                         }
                     }
                 }
-                stream::<K, ROWS, true>(from.add(at), stride, 8, 32, x, y.add(step * ROWS * 2));
+                stream::<K, ROWS, 8, true>(from.add(at), stride, 32, x, y.add(step * ROWS * 2));
             }
             if rest > 0 {
-                stream::<K, ROWS, false>(from.add(whole * 32 * K::BYTES), stride, 8, rest, x, y.add(whole * ROWS * 2));
+                stream::<K, ROWS, 8, false>(from.add(whole * 32 * K::BYTES), stride, rest, x, y.add(whole * ROWS * 2));
             }
             input += 8;
         }
@@ -542,14 +580,12 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
             let x = x.add(input / K::DEPTH * ROWS * 4);
             for step in 0..steps {
                 let count = (p.columns.len() - 32 * step).min(32);
-                stream::<K, ROWS, false>(
-                    from.add(step * 32 * K::BYTES),
-                    stride,
-                    depth,
-                    count,
-                    x,
-                    y.add(step * ROWS * 2),
-                );
+                let (at, y) = (from.add(step * 32 * K::BYTES), y.add(step * ROWS * 2));
+                if depth == 2 {
+                    stream::<K, ROWS, 2, false>(at, stride, count, x, y);
+                } else {
+                    stream::<K, ROWS, 1, false>(at, stride, count, x, y);
+                }
             }
             input += depth;
         }
@@ -566,31 +602,29 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
 /// Bytes of a run of weights that are asked for one group of eight inputs ahead.
 const AHEAD: usize = 256;
 
-/// Adds up to eight inputs to the sums of up to 32 columns.
+/// Adds INPUTS inputs to the sums of up to 32 columns.
 #[inline(always)]
-unsafe fn stream<K: Kind, const ROWS: usize, const WHOLE: bool>(
+unsafe fn stream<K: Kind, const ROWS: usize, const INPUTS: usize, const WHOLE: bool>(
     from: *const u8,
     stride: usize,
-    inputs: usize,
     count: usize,
     x: *const u8,
     y: *mut __m512,
 ) {
-    let units = inputs.div_ceil(K::DEPTH);
     // SAFETY: see `in_out_few`.
     unsafe {
-        let mut weights = [[_mm512_setzero_si512(); 2]; 8];
-        for (u, weights) in weights.iter_mut().enumerate().take(units) {
+        let mut weights = [[_mm512_setzero_si512(); 2]; INPUTS];
+        for u in 0..INPUTS.div_ceil(K::DEPTH) {
             let at = u * K::DEPTH;
-            let below = if at + 1 < inputs { from.add((at + 1) * stride) } else { std::ptr::null() };
-            *weights = K::columns::<WHOLE>(from.add(at * stride), below, count);
+            let below = if at + 1 < INPUTS { from.add((at + 1) * stride) } else { std::ptr::null() };
+            weights[u] = K::columns::<WHOLE>(from.add(at * stride), below, count);
         }
         for r in 0..ROWS {
             let y = y.add(2 * r);
             let mut sums = [*y, *y.add(1)];
-            for (u, weights) in weights.iter().enumerate().take(units) {
-                let x = _mm512_set1_epi32(x.add(4 * (u * ROWS + r)).cast::<i32>().read_unaligned());
-                sums = [K::add(sums[0], weights[0], x), K::add(sums[1], weights[1], x)];
+            for u in 0..INPUTS.div_ceil(K::DEPTH) {
+                let x = spread::<4>(x.add(4 * (u * ROWS + r)));
+                sums = [K::add(sums[0], weights[u][0], x), K::add(sums[1], weights[u][1], x)];
             }
             *y = sums[0];
             *y.add(1) = sums[1];
@@ -610,75 +644,66 @@ unsafe fn store_columns<K: Kind>(p: &Product<'_>, row: usize, column: usize, sum
     }
 }
 
-/// [in, out] for many rows of x: a strip of 32 columns is copied once and used by all panels, since rows that lie a
+/// [in, out] for many rows of x: strips of 32 columns are copied once and used by all panels, since rows that lie a
 /// multiple of 4 KiB apart fall into the same few places of the L1 cache.
 #[inline(always)]
 unsafe fn in_out_many<K: Kind>(p: &Product<'_>) {
     const ROWS: usize = IN_OUT_ROWS;
     let stride = p.outputs * K::BYTES;
-    let units = p.inputs.div_ceil(K::DEPTH);
-    let block = (STRIP_BYTES / 128).min(units);
-    let mut strip = take(&STRIP, 2 * block);
-    let mut carried = take(&SUMS, if block < units { p.x.rows.next_multiple_of(ROWS) * 2 } else { 0 });
+    let steps = p.inputs.div_ceil(K::DEPTH); // of a dword
+    let block = (STRIP_BYTES / 128).min(steps);
+    let mut strip = take(&STRIP, STRIPS * 2 * block);
+    let carried = if block < steps { p.x.rows.div_ceil(ROWS) * STRIPS * 2 * ROWS } else { 0 };
+    let mut carried = take(&SUMS, carried);
+    let carry = carried.as_mut_ptr().cast::<[[__m512; 2]; ROWS]>(); // (panels, STRIPS)
     let mut column = p.columns.start;
     while column < p.columns.end {
-        let count = 32.min(p.columns.end - column);
+        let strips = (p.columns.end - column).div_ceil(32).min(STRIPS);
         let mut from = 0;
-        while from < units {
-            let len = block.min(units - from);
-            // SAFETY: the strip has 2 * block vectors; rows and panels are as long as `check` found them.
+        while from < steps {
+            let len = block.min(steps - from);
+            // SAFETY: the strips have 2 * block vectors each; rows and panels are as long as `check` found them.
             unsafe {
                 let to = strip.as_mut_ptr().cast::<__m512i>();
-                for u in 0..len {
-                    let input = (from + u) * K::DEPTH;
+                for step in 0..len {
+                    let input = (from + step) * K::DEPTH;
                     let at = p.weights.add(input * stride + column * K::BYTES);
-                    let below = if input + 1 < p.inputs { at.wrapping_add(stride) } else { std::ptr::null() };
-                    let [first, second] = if count == 32 {
-                        K::columns::<true>(at, below, 32)
-                    } else {
-                        K::columns::<false>(at, below, count)
-                    };
-                    *to.add(2 * u) = first;
-                    *to.add(2 * u + 1) = second;
+                    for s in 0..strips {
+                        let at = at.add(32 * s * K::BYTES);
+                        let below = if input + 1 < p.inputs { at.wrapping_add(stride) } else { std::ptr::null() };
+                        let count = p.columns.end - column - 32 * s;
+                        let [first, second] = if count >= 32 {
+                            K::columns::<true>(at, below, 32)
+                        } else {
+                            K::columns::<false>(at, below, count)
+                        };
+                        let to = to.add(2 * (s * block + step));
+                        *to = first;
+                        *to.add(1) = second;
+                    }
                 }
-                for (first, x) in p.panels() {
-                    let mut x = x.add(4 * ROWS * from);
-                    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-                    if from > 0 {
-                        for r in 0..ROWS {
-                            for v in 0..2 {
-                                sums[r][v] = vector(&carried[2 * (first + r) + v]);
-                            }
+                for panel in 0..p.x.rows.div_ceil(ROWS) {
+                    let x = p.x.data.as_ptr().add(panel * p.x.panel_bytes + 4 * ROWS * from);
+                    for s in 0..strips {
+                        let carry = carry.add(panel * STRIPS + s);
+                        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+                        if from > 0 {
+                            sums = carry.read();
                         }
-                    }
-                    let mut w = strip.as_ptr().cast::<__m512i>();
-                    for _ in 0..len {
-                        let weights = [*w, *w.add(1)];
-                        for r in 0..ROWS {
-                            let x = _mm512_set1_epi32(x.add(4 * r).cast::<i32>().read_unaligned());
-                            for v in 0..2 {
-                                sums[r][v] = K::add(sums[r][v], weights[v], x);
-                            }
+                        let sums = tile::<K, 4, 2, ROWS>(sums, to.add(s * 2 * block), x, len);
+                        if from + len < steps {
+                            carry.write(sums);
+                            continue;
                         }
-                        w = w.add(2);
-                        x = x.add(4 * ROWS);
-                    }
-                    if from + len < units {
-                        for r in 0..ROWS {
-                            for v in 0..2 {
-                                carried[2 * (first + r) + v] = lanes(sums[r][v]);
-                            }
+                        for r in 0..ROWS.min(p.x.rows - panel * ROWS) {
+                            store_columns::<K>(p, panel * ROWS + r, column + 32 * s, sums[r]);
                         }
-                        continue;
-                    }
-                    for r in 0..ROWS.min(p.x.rows - first) {
-                        store_columns::<K>(p, first + r, column, sums[r]);
                     }
                 }
             }
             from += len;
         }
-        column += 32;
+        column += 32 * STRIPS;
     }
     STRIP.set(strip);
     SUMS.set(carried);

@@ -37,7 +37,7 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Append, Attend, HeadNorms, Heads, Sequence};
+pub use attention::{Attend, HeadNorms, Heads, Sequence};
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 pub use pool::Pool;
@@ -173,9 +173,6 @@ pub enum Before<'a> {
     Gated(Activation),
 }
 
-/// Weight, bias, eps, x, y.
-type LayerNormFn = fn(&[f32], &[f32], f32, &[f32], &mut [f32]);
-
 /// Format, numbers, blocks.
 type QuantizeFn = fn(Format, &[f32], &mut [u8]);
 
@@ -184,10 +181,8 @@ pub struct Kernels {
     name: &'static str,
     dense: Family,
     quantized: &'static Family,
-    layer_norm: LayerNormFn,
-    rms_norm: fn(&[f32], f32, &[f32], &mut [f32]),
-    activate: fn(Activation, &mut [f32]),
-    attend: fn(&Attend<'_>, &[f32], attention::Work<'_>),
+    before: fn(&Before<'_>, inputs: usize, x: &[f32], out: &mut [f32]),
+    attend: attention::AttendFn,
     widen: fn(Slice<'_>, &mut [f32]),
     first_non_finite: fn(Slice<'_>) -> Option<usize>,
     quantize: QuantizeFn,
@@ -284,28 +279,6 @@ impl Kernels {
         }
     }
 
-    /// Layer norm of every row, over its `weight.len()` elements.
-    ///
-    /// # Panics
-    ///
-    /// When lengths do not fit.
-    pub fn layer_norm(&self, pool: &Pool, weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
-        let dim = weight.len();
-        assert!(dim > 0, "layer norm over no elements");
-        assert_eq!(bias.len(), dim, "length of the bias");
-        assert_eq!(x.len() % dim, 0, "length of x, {}, is not whole rows of {dim}", x.len());
-        assert_eq!(y.len(), x.len(), "length of y");
-        let len = self.piece_len(pool, x.len(), dim, 4);
-        let pieces = x.chunks(len).zip(y.chunks_mut(len)).collect();
-        pool.for_each(pieces, |(x, y)| (self.layer_norm)(weight, bias, eps, x, y));
-    }
-
-    /// Applies `activation` to every element.
-    pub fn activate(&self, pool: &Pool, activation: Activation, x: &mut [f32]) {
-        let len = self.piece_len(pool, x.len(), 1, 16);
-        pool.for_each(x.chunks_mut(len).collect(), |x| (self.activate)(activation, x));
-    }
-
     /// `out` = the same numbers as `f32`: one row of an embedding.
     ///
     /// # Panics
@@ -331,16 +304,6 @@ impl Kernels {
         assert!(x.len().is_multiple_of(format.block_len()), "{} numbers are not whole blocks", x.len());
         assert_eq!(to.len(), format.bytes(x.len()), "length of the blocks");
         (self.quantize)(format, x, to);
-    }
-
-    /// How many pieces to cut a call into.
-    fn pieces(&self, pool: &Pool, work: usize) -> usize {
-        if pool.threads() == 1 || work < INLINE_WORK { 1 } else { pool.threads() * PIECES_PER_THREAD }
-    }
-
-    /// The length of a piece of `len` elements in whole rows of `dim`, each element `cost` multiplications.
-    fn piece_len(&self, pool: &Pool, len: usize, dim: usize, cost: usize) -> usize {
-        len.div_ceil(self.pieces(pool, len * cost)).next_multiple_of(dim).max(dim)
     }
 }
 

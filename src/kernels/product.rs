@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::lanes::{LANES, Lanes};
 use super::pool::Buffer;
-use super::{Activation, Before, INLINE_WORK, Kernels, Layout, Matrix, PIECES_PER_THREAD, Part, Pool, Slice};
+use super::{Before, INLINE_WORK, Kernels, Layout, Matrix, PIECES_PER_THREAD, Part, Pool, Slice};
 
 /// How one kind of weights is multiplied: functions compiled for one set of instructions.
 ///
@@ -159,6 +159,9 @@ const RESIDENT: usize = 8 << 20;
 /// Rows of such a pass: enough for a tile of weights to be unpacked for.
 const PASS_ROWS: usize = 128;
 
+/// Up to so many rows a piece of [in, out] weights is read row by row.
+const STREAMED_ROWS: usize = 8;
+
 /// x, laid out for one kind of weights.
 struct Prepared {
     kind: (bool, bool, Layout),
@@ -208,6 +211,9 @@ pub(super) fn linear(
     if let Before::LayerNorm { weight, .. } | Before::RmsNorm { weight, .. } = before {
         assert_eq!(weight.len(), inputs, "length of the norm's weight");
     }
+    if let Before::LayerNorm { bias, .. } = before {
+        assert_eq!(bias.len(), inputs, "length of the norm's bias");
+    }
     let mut y: Vec<f32> = Vec::with_capacity(rows * outputs);
     if rows == 0 {
         return y;
@@ -226,7 +232,10 @@ pub(super) fn linear(
             prepared.len() - 1
         });
         let unit = (kernels.family(matrix).column_unit)(matrix, rows);
-        let width = outputs.div_ceil(wanted).next_multiple_of(unit);
+        // For few rows [in, out] weights stream by in runs as long as a piece is wide, and short runs are slow to fetch.
+        let streams = matrix.layout == Layout::InOut && rows <= STREAMED_ROWS;
+        let pieces = if streams { wanted.min(pool.threads()) } else { wanted };
+        let width = matrix.outputs.div_ceil(pieces).next_multiple_of(unit);
         cuts.push(Cut { prepared, offset, width, across: matrix.outputs.div_ceil(width) });
         offset += matrix.outputs;
     }
@@ -350,28 +359,7 @@ fn with_rows(kernels: &Kernels, before: Before<'_>, x: &[f32], inputs: usize, th
         buffer.resize(rows, 0.0);
     }
     let out = &mut buffer[..rows];
-    match before {
-        Before::Nothing => {}
-        Before::LayerNorm { weight, bias, eps } => (kernels.layer_norm)(weight, bias, eps, x, out),
-        Before::RmsNorm { weight, eps } => (kernels.rms_norm)(weight, eps, x, out),
-        Before::Activation(activation) => {
-            out.copy_from_slice(x);
-            (kernels.activate)(activation, out);
-        }
-        Before::Gated(activation) => gate(kernels, activation, x, inputs, out),
-    }
+    (kernels.before)(&before, inputs, x, out);
     then(out);
     ROWS.set(buffer);
-}
-
-/// `activation(gate) * up`, of rows that hold both side by side.
-fn gate(kernels: &Kernels, activation: Activation, x: &[f32], inputs: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(2 * inputs).zip(out.chunks_exact_mut(inputs)) {
-        let (gate, up) = x.split_at(inputs);
-        out.copy_from_slice(gate);
-        (kernels.activate)(activation, out);
-        for (out, up) in out.iter_mut().zip(up) {
-            *out *= up;
-        }
-    }
 }

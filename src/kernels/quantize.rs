@@ -104,12 +104,24 @@ fn bounds(x: &[f32; 32]) -> (f32, f32) {
     (low.iter().fold(f32::MAX, |a, b| a.min(*b)), high.iter().fold(f32::MIN, |a, b| a.max(*b)))
 }
 
-/// `x` as whole numbers from 0 to `MOST`, halves away from zero, by cutting off behind `+ 0.5`.
+/// What lies below the point of numbers from 0 on, cut off.
+#[inline(always)]
+fn whole(x: f32) -> f32 {
+    let near = x + WHOLE - WHOLE;
+    if near > x { near - 1.0 } else { near }
+}
+
+/// Levels from 0 to `MOST`, to nearest by cutting off behind `+ 0.5`.
 #[inline(always)]
 fn cut<const MOST: u8>(x: &[f32; 32], level: impl Fn(f32) -> f32) -> [u8; 32] {
+    let mut bits = [0; 32];
+    for i in 0..32 {
+        let level = whole(level(x[i]));
+        bits[i] = (if level < f32::from(MOST) { level } else { f32::from(MOST) } + WHOLE).to_bits();
+    }
     let mut levels = [0; 32];
     for i in 0..32 {
-        levels[i] = (level(x[i]) as i32).min(i32::from(MOST)) as u8;
+        levels[i] = bits[i] as u8;
     }
     levels
 }
@@ -137,12 +149,16 @@ fn q8_0(x: &[f32; 32], to: &mut [u8; 34]) {
     let d = largest(x).abs() / 127.0;
     let id = inverse(d);
     put_f16(&mut to[..2], d);
+    let mut bits = [0; 32];
     for i in 0..32 {
         // To nearest, halves away from zero; `+ 0.5` would round what is just below a half up.
         let size = (x[i] * id).abs();
-        let whole = size as i32;
-        let level = whole + i32::from(size - whole as f32 >= 0.5);
-        to[2 + i] = (if x[i] < 0.0 { -level } else { level }) as u8;
+        let below = whole(size);
+        let level = if size - below >= 0.5 { below + 1.0 } else { below };
+        bits[i] = (level.copysign(x[i]) + WHOLE).to_bits();
+    }
+    for i in 0..32 {
+        to[2 + i] = bits[i] as u8;
     }
 }
 
@@ -241,14 +257,20 @@ fn lanes(f: impl Fn(usize) -> f32) -> Lanes {
     lanes
 }
 
-/// `x` within bounds and rounded to nearest, halves to even; a NaN becomes the lower bound.
+/// 1.5 * 2^23: what is added to it has no room for a fraction, and its lowest bits are those of the whole number.
+const WHOLE: f32 = 12_582_912.0;
+
+/// `x` within bounds; a NaN becomes the lower one.
+#[inline(always)]
+fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x > low { x } else { low };
+    if x < high { x } else { high }
+}
+
+/// `x` within bounds and rounded to nearest, halves to even.
 #[inline(always)]
 fn nearest(x: f32, low: f32, high: f32) -> f32 {
-    /// 1.5 * 2^23: what is added to it has no room for a fraction.
-    const WHOLE: f32 = 12_582_912.0;
-    let x = if x > low { x } else { low };
-    let x = if x < high { x } else { high };
-    x + WHOLE - WHOLE
+    clamp(x, low, high) + WHOLE - WHOLE
 }
 
 /// How the levels and scales of a format with minima are searched: see [`least_squares`].
@@ -493,14 +515,18 @@ fn iq4_nl(x: &[f32; 32], found: &Found, lane: usize, to: &mut [u8; 18]) {
 /// The levels of a block's numbers, counted from 0, in groups of `N` from `lane` on.
 #[inline(always)]
 fn levels<const N: usize>(x: &[f32; SUPER], found: &Found, lane: usize, low: f32, high: f32) -> [u8; SUPER] {
-    let mut levels = [0; SUPER];
-    let groups = x.as_chunks::<N>().0.iter().zip(levels.as_chunks_mut::<N>().0);
-    for (j, (x, levels)) in groups.enumerate() {
+    let mut bits = [0; SUPER];
+    let groups = x.as_chunks::<N>().0.iter().zip(bits.as_chunks_mut::<N>().0);
+    for (j, (x, bits)) in groups.enumerate() {
         let id = inverse(found.d.0[lane + j] * found.scale.0[lane + j]);
         let min = found.dmin.0[lane + j] * found.m.0[lane + j];
         for i in 0..N {
-            levels[i] = (nearest((x[i] + min) * id, low, high) - low) as i32 as u8;
+            bits[i] = (clamp((x[i] + min) * id, low, high) - low + WHOLE).to_bits();
         }
+    }
+    let mut levels = [0; SUPER];
+    for i in 0..SUPER {
+        levels[i] = bits[i] as u8;
     }
     levels
 }

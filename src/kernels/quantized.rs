@@ -115,7 +115,7 @@ pub(super) struct Activations {
 
 /// Quantises 32 numbers.
 #[inline(always)]
-fn quantize(x: &[f32; UNIT]) -> Activations {
+pub(super) fn quantize(x: &[f32; UNIT]) -> Activations {
     /// Added to a number below 2^22, leaves it rounded to the nearest integer in the lower bits.
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
@@ -137,9 +137,19 @@ fn quantize(x: &[f32; UNIT]) -> Activations {
     Activations { q, scale: max / 127.0, minus_low: sums[0], minus_high: sums[1] }
 }
 
-/// Lays out rows of x as [`Shape`] says.
+fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+    lay_out(w, panel_rows, x, to, quantize);
+}
+
+/// Lays out rows of x as [`Shape`] says, quantised by a function that has the results of [`quantize`].
 #[inline(always)]
-pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
+pub(super) fn lay_out(
+    w: &Matrix<'_>,
+    panel_rows: usize,
+    x: &[f32],
+    to: &mut [u8],
+    quantize: impl Fn(&[f32; UNIT]) -> Activations,
+) {
     let shape = Shape::new(w, panel_rows);
     let (numbers, rest) = to.split_at_mut(shape.numbers());
     let numbers: &mut [[i8; UNIT]] = bytemuck::cast_slice_mut(numbers);

@@ -6,11 +6,11 @@ use half::{bf16, f16};
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::math::{exp, normal_cdf, tanh};
 use super::quantized::dequantize;
-use super::{Activation, Slice};
+use super::{Activation, Before, Slice};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` of every row, the mean first and the variance from the differences.
 #[inline(always)]
-pub(super) fn layer_norm(weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
+fn layer_norm(weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
     let dim = weight.len();
     for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
         let mean = lane_sum(x, |x| x) / dim as f32;
@@ -51,14 +51,34 @@ fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sum.sum()
 }
 
+/// Rows of x, of `inputs` numbers each, as `before` makes them.
 #[inline(always)]
-pub(super) fn activate(activation: Activation, x: &mut [f32]) {
+pub(super) fn apply(before: &Before<'_>, inputs: usize, x: &[f32], out: &mut [f32]) {
+    match *before {
+        Before::Nothing => out.copy_from_slice(x),
+        Before::LayerNorm { weight, bias, eps } => layer_norm(weight, bias, eps, x, out),
+        Before::RmsNorm { weight, eps } => rms_norm(weight, eps, x, out),
+        Before::Activation(activation) => activate(activation, x, out),
+        Before::Gated(activation) => {
+            for (x, out) in x.chunks_exact(2 * inputs).zip(out.chunks_exact_mut(inputs)) {
+                let (gate, up) = x.split_at(inputs);
+                activate(activation, gate, out);
+                for (out, up) in out.iter_mut().zip(up) {
+                    *out *= up;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn activate(activation: Activation, x: &[f32], out: &mut [f32]) {
     match activation {
-        Activation::GeluTanh => each(x, gelu_tanh),
-        Activation::Gelu => each(x, |x| x * normal_cdf(x)),
-        Activation::Relu => each(x, |x| if x < 0.0 { 0.0 } else { x }),
-        Activation::Silu => each(x, |x| x / (1.0 + exp(-x))),
-        Activation::Tanh => each(x, tanh),
+        Activation::GeluTanh => each(x, out, gelu_tanh),
+        Activation::Gelu => each(x, out, |x| x * normal_cdf(x)),
+        Activation::Relu => each(x, out, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::Silu => each(x, out, |x| x / (1.0 + exp(-x))),
+        Activation::Tanh => each(x, out, tanh),
     }
 }
 
@@ -73,9 +93,9 @@ fn gelu_tanh(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
-    for x in x {
-        *x = f(*x);
+fn each(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32) {
+    for (x, out) in x.iter().zip(out) {
+        *out = f(*x);
     }
 }
 

@@ -10,12 +10,14 @@ use std::ops::Range;
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
+use super::attention::AttendFn;
+#[cfg(target_arch = "x86_64")]
 use super::lanes::{Element, Half, LANES, Lanes};
 use super::product::Family;
 #[cfg(target_arch = "x86_64")]
 use super::product::{Out, Panels};
 #[cfg(target_arch = "x86_64")]
-use super::{Activation, Format, Matrix, QuantizeFn, Slice, avx2, avx512, dense512};
+use super::{Before, Format, Matrix, QuantizeFn, Slice, avx2, avx512, dense512};
 use super::{Kernels, attention, matmul, quantize, quantized, rows};
 
 /// What the compiler makes of the code for the baseline CPU of the target: NEON on aarch64; on x86-64 SSE2, where every
@@ -30,9 +32,7 @@ pub(super) static SCALAR: Kernels = Kernels {
         multiply: matmul::matmul::<f16, 1, 6>,
     },
     quantized: &quantized::SCALAR,
-    layer_norm: rows::layer_norm,
-    rms_norm: rows::rms_norm,
-    activate: rows::activate,
+    before: rows::apply,
     attend: attention::attend::<f16, 1>,
     widen: rows::widen::<f16>,
     first_non_finite: rows::first_non_finite,
@@ -43,7 +43,7 @@ pub(super) static SCALAR: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 macro_rules! tier {
     (
-        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $vectors:literal, $dense:expr, $quantized:expr,
+        $module:ident, $name:literal, [$($feature:tt),+], $half:ty, $dense:expr, $quantized:expr, $attend:expr,
         $quantize:expr
     ) => {
         mod $module {
@@ -53,20 +53,13 @@ macro_rules! tier {
                 name: $name,
                 dense: $dense,
                 quantized: $quantized,
-                layer_norm: tier!([$($feature),+], rows::layer_norm, (
-                    weight: &[f32],
-                    bias: &[f32],
-                    eps: f32,
+                before: tier!([$($feature),+], rows::apply, (
+                    before: &Before<'_>,
+                    inputs: usize,
                     x: &[f32],
-                    y: &mut [f32],
+                    out: &mut [f32],
                 )),
-                rms_norm: tier!([$($feature),+], rows::rms_norm, (weight: &[f32], eps: f32, x: &[f32], y: &mut [f32],)),
-                activate: tier!([$($feature),+], rows::activate, (activation: Activation, x: &mut [f32],)),
-                attend: tier!([$($feature),+], attention::attend::<$half, $vectors>, (
-                    layer: &attention::Attend<'_>,
-                    qkv: &[f32],
-                    work: attention::Work<'_>,
-                )),
+                attend: $attend,
                 widen: tier!([$($feature),+], rows::widen::<$half>, (w: Slice<'_>, out: &mut [f32],)),
                 first_non_finite: tier!([$($feature),+], rows::first_non_finite, (w: Slice<'_>,) -> Option<usize>),
                 quantize: $quantize,
@@ -97,6 +90,14 @@ macro_rules! tier {
             )),
         }
     };
+    // Attention, whose tile has `$vectors` registers in a row.
+    (attend [$($feature:tt),+], $half:ty, $vectors:literal) => {
+        tier!([$($feature),+], attention::attend::<$half, $vectors>, (
+            layer: &attention::Attend<'_>,
+            qkv: &[f32],
+            work: attention::Work<'_>,
+        ))
+    };
     ([$($feature:tt),+], $function:expr, ($($arg:ident: $type:ty,)*) $(-> $result:ty)?) => {{
         #[target_feature($(enable = $feature),+)]
         fn compiled($($arg: $type),*) $(-> $result)? {
@@ -124,6 +125,16 @@ const QUANTIZE_512: QuantizeFn = tier!(
 const QUANTIZE_256: QuantizeFn =
     tier!(["avx2", "fma", "f16c"], quantize::quantize, (format: Format, x: &[f32], to: &mut [u8],));
 
+/// What attention is compiled to where there is AVX-512; what the CPU may have beyond is of no use to it. Of 32 registers
+/// 24 are for sums, 4 for keys or values.
+#[cfg(target_arch = "x86_64")]
+const ATTEND_512: AttendFn =
+    tier!(attend ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"], Half512, 4);
+
+/// The same for AVX2: of 16 registers 12 are for sums, 2 for keys or values.
+#[cfg(target_arch = "x86_64")]
+const ATTEND_256: AttendFn = tier!(attend ["avx2", "fma", "f16c"], Half256, 1);
+
 // Of 32 registers 24 for sums, 4 for weights.
 #[cfg(target_arch = "x86_64")]
 tier!(
@@ -131,9 +142,9 @@ tier!(
     "avx512bf16",
     ["avx512bf16", "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::BF16,
     &avx512::AVX512_VNNI,
+    ATTEND_512,
     QUANTIZE_512
 );
 
@@ -143,9 +154,9 @@ tier!(
     "avx512vnni",
     ["avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::PLAIN,
     &avx512::AVX512_VNNI,
+    ATTEND_512,
     QUANTIZE_512
 );
 
@@ -155,9 +166,9 @@ tier!(
     "avx512",
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"],
     Half512,
-    4,
     dense512::PLAIN,
     &avx2::AVX2,
+    ATTEND_512,
     QUANTIZE_512
 );
 
@@ -168,9 +179,9 @@ tier!(
     "avxvnni",
     ["avxvnni", "avx2", "fma", "f16c"],
     Half256,
-    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
     &avx2::AVX_VNNI,
+    ATTEND_256,
     QUANTIZE_256
 );
 
@@ -180,9 +191,9 @@ tier!(
     "avx2",
     ["avx2", "fma", "f16c"],
     Half256,
-    1,
     tier!(dense ["avx2", "fma", "f16c"], Half256, 1 x 6),
     &avx2::AVX2,
+    ATTEND_256,
     QUANTIZE_256
 );
 

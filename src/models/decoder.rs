@@ -77,6 +77,7 @@ impl Decoder {
             context: d.max_position_embeddings,
             n_layers: d.num_hidden_layers,
             kv_width: heads.n_kv_heads * heads.head_dim,
+            q_width: heads.n_heads * heads.head_dim,
         };
         Ok(Box::new(Decoder { shape, embed_tokens, layers, norm, lm_head }))
     }
@@ -87,8 +88,6 @@ impl Design {
     pub(super) fn check(&self, config: &Config) -> Result<(Heads, Activation, Vec<f32>)> {
         // f32 counts positions one by one up to here.
         const MOST_POSITIONS: usize = 1 << 24;
-        // The largest of a published model is 512; a damaged file may not ask for gigabytes of frequencies.
-        const MOST_HEAD_DIM: usize = 1 << 16;
         const MOST: usize = u32::MAX as usize;
         for (name, value, most) in [
             ("vocab_size", self.vocab_size, MOST),
@@ -97,7 +96,7 @@ impl Design {
             ("num_hidden_layers", self.num_hidden_layers, MOST),
             ("num_attention_heads", self.num_attention_heads, MOST),
             ("num_key_value_heads", self.num_key_value_heads, MOST),
-            ("head_dim", self.head_dim.unwrap_or(1), MOST_HEAD_DIM),
+            ("head_dim", self.head_dim.unwrap_or(1), MOST),
             ("max_position_embeddings", self.max_position_embeddings, MOST_POSITIONS),
         ] {
             if value == 0 || value > most {
@@ -130,6 +129,11 @@ impl Design {
             Some(head_dim) => head_dim,
             None => multiple("hidden_size", self.hidden_size, "num_attention_heads", n_heads)?,
         };
+        // The largest of a published model is 512; a damaged file may not ask for gigabytes of frequencies.
+        const MOST_HEAD_DIM: usize = 1 << 16;
+        if head_dim > MOST_HEAD_DIM {
+            return Err(config.wrong(format!("expected heads of at most {MOST_HEAD_DIM} numbers, found {head_dim}")));
+        }
         Ok(Heads { n_heads, n_kv_heads, head_dim, scale: (head_dim as f32).sqrt().recip() })
     }
 

@@ -103,7 +103,13 @@ impl Gpt2 {
             .map(|layer| Block::load(&c, activation, &w.at(&format!("h.{layer}")), layer))
             .collect::<Result<_>>()?;
         let ln_f = Norm::layer(&w.at("ln_f"), c.n_embd, c.layer_norm_epsilon)?;
-        let shape = Shape { vocab_size: c.vocab_size, context: c.n_positions, n_layers: c.n_layer, kv_width: c.n_embd };
+        let shape = Shape {
+            vocab_size: c.vocab_size,
+            context: c.n_positions,
+            n_layers: c.n_layer,
+            kv_width: c.n_embd,
+            q_width: c.n_embd,
+        };
         Ok(Gpt2 { shape, wte, wpe, h, ln_f, lm_head })
     }
 }

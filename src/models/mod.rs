@@ -42,6 +42,8 @@ pub struct Shape {
     pub n_layers: usize,
     /// Numbers in one cached row of keys: n_kv_heads · head_dim.
     pub kv_width: usize,
+    /// Numbers in a token's queries: n_heads · head_dim.
+    pub q_width: usize,
 }
 
 /// One supported architecture.

@@ -70,19 +70,15 @@ impl Attention {
         let attend = Attend { heads: self.heads, window: self.window, rotary, norms };
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
 
-        let mut places = Vec::new();
-        for sequence in batch.sequences() {
-            places.extend(sequence.cache.places(layer, n_kv_heads, head_dim, sequence.rows.clone()));
-        }
-        kernels.append(&self.compute.pool, &attend, places, numbers);
         let mut sequences = Vec::new();
         for sequence in batch.sequences() {
-            let (chunks, position) = (sequence.cache.chunks(layer), sequence.cache.len());
-            sequences.push(Sequence { chunks, tokens: sequence.rows.clone(), position });
+            let (tokens, position) = (sequence.rows.clone(), sequence.cache.len());
+            let chunks = sequence.cache.chunks_for(layer, n_kv_heads, head_dim, tokens.len());
+            sequences.push(Sequence { chunks, tokens, position });
         }
         let tokens = layout.dims()[0];
         let mut out = vec![0.0; tokens * n_heads * head_dim];
-        kernels.attend(&self.compute.pool, &attend, &sequences, numbers, &mut out);
+        kernels.attend(&self.compute.pool, &attend, &mut sequences, numbers, &mut out);
         Ok(Tensor::from_vec(out, (tokens, n_heads * head_dim), qkv.device())?)
     }
 
@@ -111,10 +107,8 @@ impl Attention {
         for sequence in batch.sequences() {
             let (rows, past) = (sequence.rows.len(), sequence.cache.len());
             let total = past + rows;
-            for place in sequence.cache.places(layer, n_kv_heads, head_dim, sequence.rows.clone()) {
-                let part = place.tokens.start * width..place.tokens.end * width;
-                place.chunk.write(place.row, &keys[part.clone()], &values[part]);
-            }
+            let part = sequence.rows.start * width..sequence.rows.end * width;
+            sequence.cache.write(layer, (n_kv_heads, head_dim), &keys[part.clone()], &values[part]);
             let gathered = |numbers: Vec<f32>| -> Result<Tensor> {
                 let heads = Tensor::from_vec(numbers, (total, n_kv_heads, head_dim), device)?.transpose(0, 1)?;
                 // (n_kv_heads, total, head_dim) → (n_heads, total, head_dim): each key head serves its group of queries

@@ -3,10 +3,9 @@
 //! Rows lie in chunks that grow as the sequence does, so that a context of 131,072 tokens costs nothing until it is used
 //! and growing copies nothing. A fork shares full chunks with its parent and copies one only when it writes to it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::kernels::{Append, CHUNK_ROWS, CacheShape, CacheType, Chunk};
+use crate::kernels::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 
 /// Keys and values of one sequence for all layers. `clone` is the fork.
 #[derive(Clone, Default)]
@@ -35,44 +34,36 @@ impl KvCache {
         }
     }
 
-    /// Places for the rows that follow the first `len()` ones. The length grows only with [`KvCache::advance`], when every
-    /// layer has its rows; a forward pass that failed half-way leaves the cache as it was.
-    ///
-    /// The rows are tokens `tokens` of the batch, with `n_kv_heads` heads of `head_dim` numbers.
-    pub(super) fn places(
+    /// The chunks of one layer, with room for `rows` rows of `n_kv_heads` heads behind the first `len()` ones. The length
+    /// grows only with [`KvCache::advance`], when every layer has its rows; a forward pass that failed half-way leaves the
+    /// cache as it was.
+    pub(super) fn chunks_for(
         &mut self,
         layer: usize,
         n_kv_heads: usize,
         head_dim: usize,
-        tokens: Range<usize>,
-    ) -> impl Iterator<Item = Append<'_>> {
-        let (start, end) = (self.length, self.length + tokens.len());
-        let chunks = &mut self.layers[layer];
+        rows: usize,
+    ) -> &mut [Arc<Chunk>] {
         let shape = CacheShape { kind: self.kind, n_kv_heads, head_dim };
-        while chunks.len() < end.div_ceil(CHUNK_ROWS) {
+        let chunks = &mut self.layers[layer];
+        while chunks.len() < (self.length + rows).div_ceil(CHUNK_ROWS) {
             chunks.push(Arc::new(Chunk::new(shape)));
         }
-        let first = start / CHUNK_ROWS;
-        (first..).zip(&mut chunks[first.min(end.div_ceil(CHUNK_ROWS))..end.div_ceil(CHUNK_ROWS)]).map(
-            move |(i, chunk)| {
-                let rows = start.max(i * CHUNK_ROWS)..end.min((i + 1) * CHUNK_ROWS);
-                Append {
-                    chunk: Arc::make_mut(chunk),
-                    row: rows.start - i * CHUNK_ROWS,
-                    tokens: tokens.start + rows.start - start..tokens.start + rows.end - start,
-                    position: rows.start,
-                }
-            },
-        )
+        chunks
+    }
+
+    /// Stores rows that are complete, each (n_kv_heads · head_dim), behind the first `len()` ones.
+    pub(super) fn write(&mut self, layer: usize, heads: (usize, usize), keys: &[f32], values: &[f32]) {
+        let (mut row, width) = (self.length, heads.0 * heads.1);
+        let chunks = self.chunks_for(layer, heads.0, heads.1, keys.len() / width);
+        for (key, value) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
+            Arc::make_mut(&mut chunks[row / CHUNK_ROWS]).write(row % CHUNK_ROWS, key, value);
+            row += 1;
+        }
     }
 
     pub(super) fn advance(&mut self, rows: usize) {
         self.length += rows;
-    }
-
-    /// The chunks of one layer.
-    pub(super) fn chunks(&self, layer: usize) -> &[Arc<Chunk>] {
-        &self.layers[layer]
     }
 
     /// The first `rows` rows of one layer, keys and values, each (rows, n_kv_heads · head_dim).
@@ -89,6 +80,8 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     /// Rows of two numbers that tell their position.
@@ -97,11 +90,9 @@ mod tests {
     }
 
     fn append(cache: &mut KvCache, range: Range<usize>) {
-        for place in cache.places(0, 2, 1, range.clone()) {
-            let rows = rows(place.tokens);
-            place.chunk.write(place.row, &rows, &rows);
-        }
-        cache.advance(range.len());
+        let (rows, count) = (rows(range.clone()), range.len());
+        cache.write(0, (2, 1), &rows, &rows);
+        cache.advance(count);
     }
 
     fn contents(cache: &KvCache) -> Vec<f32> {
@@ -149,7 +140,7 @@ mod tests {
         append(&mut parent, 0..100);
         let mut fork = parent.clone();
         append(&mut fork, 100..101);
-        let same: Vec<bool> = parent.chunks(0).iter().zip(fork.chunks(0)).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        let same: Vec<bool> = parent.layers[0].iter().zip(&fork.layers[0]).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
         assert_eq!(same, [true, false]);
     }
 
@@ -173,18 +164,16 @@ mod tests {
         cache.truncate(500);
         assert_eq!(cache.len(), 130);
         cache.truncate(64);
-        assert_eq!((cache.len(), cache.chunks(0).len()), (64, 1));
+        assert_eq!((cache.len(), cache.layers[0].len()), (64, 1));
         cache.truncate(0);
-        assert_eq!((cache.len(), cache.chunks(0).len()), (0, 0));
+        assert_eq!((cache.len(), cache.layers[0].len()), (0, 0));
     }
 
     #[test]
     fn a_pass_that_failed_leaves_no_rows() {
         let mut cache = KvCache::new(1, CacheType::F32);
         append(&mut cache, 0..10);
-        for place in cache.places(0, 2, 1, 500..600) {
-            place.chunk.write(place.row, &rows(place.tokens.clone()), &rows(place.tokens));
-        }
+        cache.write(0, (2, 1), &rows(500..600), &rows(500..600));
         append(&mut cache, 10..12);
         assert_eq!(contents(&cache), rows(0..12));
     }

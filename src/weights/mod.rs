@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use quant::{Mix, Quant};
+pub use random::Made;
 pub use safetensors::check_header;
 pub use stored::{Buffer, Dtype, Kind, Stored};
 pub use tables::gathered;
@@ -102,8 +103,8 @@ impl Weights {
 
     /// Weights without files: every tensor that an architecture asks for is made up in `dtype`, see `random.rs`, and
     /// quantised as `mix` says.
-    pub fn random(seed: u64, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
-        let random = Some(random::Random { seed, dtype });
+    pub fn random(seed: u64, made: Made, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
+        let random = Some(random::Random { seed, dtype, made });
         Weights::new(Checkpoint { random, mix, ..Checkpoint::default() }, compute)
     }
 
@@ -137,7 +138,9 @@ impl Weights {
             Some(dtype) => stored.converted(dtype, &self.compute.pool),
             None => stored,
         };
-        self.check_finite(&stored)?;
+        if !self.has_sizes_only() {
+            self.check_finite(&stored)?;
+        }
         self.note(shape, &stored);
         Ok(stored)
     }
@@ -151,6 +154,11 @@ impl Weights {
         };
         let format = self.checkpoint.mix.as_ref().and_then(|mix| mix.format(&self.path, inputs));
         let Some(format) = format else { return Ok((self.stored(&shape)?, layout)) };
+        if self.has_sizes_only() {
+            let stored = Stored::Blocks(format, Buffer::Heap(Arc::new(vec![0; format.bytes(inputs * outputs)])));
+            self.note(&shape, &stored);
+            return Ok((stored, Layout::OutIn));
+        }
         let source = self.source(&shape)?;
         let kernels = self.compute.kernels.unwrap_or_else(crate::kernels::best);
         let blocks = quantize::quantize(
@@ -186,6 +194,11 @@ impl Weights {
         let bytes = entry.range.len() / entry.shape.iter().product::<usize>().max(1);
         let start = entry.range.start;
         entry.file.release(start + numbers.start * bytes..start + numbers.end * bytes);
+    }
+
+    /// Whether nobody will look at the numbers, so that nothing needs to be done to them.
+    fn has_sizes_only(&self) -> bool {
+        self.checkpoint.random.as_ref().is_some_and(|random| random.made == Made::Sizes)
     }
 
     /// The tensor at this place before anything is done to it.

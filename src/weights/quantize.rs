@@ -53,9 +53,8 @@ pub(super) fn quantize(
             Layout::InOut => quantize_columns(w, piece, (inputs, outputs), format, kernels, to),
         };
     });
-    if layout == Layout::InOut {
-        done(0..inputs * outputs);
-    }
+    // Of columns all are done only now; of rows, reading a piece brings in some of its neighbours again.
+    done(0..inputs * outputs);
     match found.into_iter().flatten().min_by_key(|found| found.index) {
         Some(found) => Err(found),
         None => Ok(bytes),

@@ -28,6 +28,16 @@ const SPARE: u64 = 256 << 20;
 pub(super) struct Random {
     pub(super) seed: u64,
     pub(super) dtype: Dtype,
+    pub(super) made: Made,
+}
+
+/// What is made of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// Its numbers.
+    Numbers,
+    /// Zeros that take no memory until somebody looks at them: to see how large a model would be.
+    Sizes,
 }
 
 impl Random {
@@ -35,7 +45,10 @@ impl Random {
     pub(super) fn tensor(&self, name: &str, shape: &[usize], pool: &Pool) -> Result<Stored> {
         let numbers = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         let bytes = numbers.and_then(|numbers| numbers.checked_mul(self.dtype.bytes()));
-        let room = Memory::now().available.map(|available| available.saturating_sub(SPARE));
+        let room = match self.made {
+            Made::Numbers => Memory::now().available.map(|available| available.saturating_sub(SPARE)),
+            Made::Sizes => None,
+        };
         let bytes = bytes.filter(|bytes| room.is_none_or(|room| *bytes as u64 <= room));
         let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes.max(1)).ok());
         let (Some(mut map), Some(bytes)) = (map, bytes) else {
@@ -48,10 +61,11 @@ impl Random {
         // Of a norm's scale the middle is 1; it is the one kind of weight that has a single dimension.
         let middle = if shape.len() == 1 && name.ends_with("weight") { 1.0 } else { 0.0 };
         let seed = name.bytes().fold(self.seed, |hash, byte| mixed(hash ^ u64::from(byte)));
-        match self.dtype {
-            Dtype::F32 => fill(&mut map[..bytes], pool, seed, |x| middle + x),
-            Dtype::F16 => fill(&mut map[..bytes], pool, seed, |x| f16::from_f32(middle + x)),
-            Dtype::Bf16 => fill(&mut map[..bytes], pool, seed, |x| bf16::from_f32(middle + x)),
+        match (self.made, self.dtype) {
+            (Made::Sizes, _) => {}
+            (Made::Numbers, Dtype::F32) => fill(&mut map[..bytes], pool, seed, |x| middle + x),
+            (Made::Numbers, Dtype::F16) => fill(&mut map[..bytes], pool, seed, |x| f16::from_f32(middle + x)),
+            (Made::Numbers, Dtype::Bf16) => fill(&mut map[..bytes], pool, seed, |x| bf16::from_f32(middle + x)),
         }
         let map = map
             .make_read_only()
@@ -105,7 +119,7 @@ mod tests {
 
     fn made(name: &str, shape: &[usize], dtype: Dtype, threads: usize) -> Vec<f32> {
         let pool = Pool::new(NonZeroUsize::new(threads)).expect("threads");
-        let random = Random { seed: 7, dtype };
+        let random = Random { seed: 7, dtype, made: Made::Numbers };
         random.tensor(name, shape, &pool).expect("room for a small tensor").to_f32()
     }
 
@@ -139,7 +153,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_by_name() {
         let pool = Pool::new(NonZeroUsize::new(1)).expect("a thread");
-        let random = Random { seed: 7, dtype: Dtype::F32 };
+        let random = Random { seed: 7, dtype: Dtype::F32, made: Made::Numbers };
         for shape in [&[usize::MAX, 2][..], &[1 << 30, 1 << 20]] {
             let error = random.tensor("h.3.w.weight", shape, &pool).err().expect("no machine has room for it");
             assert!(error.to_string().contains("`h.3.w.weight`"), "{error}");

@@ -28,16 +28,6 @@ impl Dtype {
             Dtype::F16 | Dtype::Bf16 => 2,
         }
     }
-
-    /// A file's format, if it is one that kernels read.
-    pub(super) fn of_file(dtype: safetensors::Dtype) -> Option<Dtype> {
-        match dtype {
-            safetensors::Dtype::F32 => Some(Dtype::F32),
-            safetensors::Dtype::F16 => Some(Dtype::F16),
-            safetensors::Dtype::BF16 => Some(Dtype::Bf16),
-            _ => None,
-        }
-    }
 }
 
 impl std::fmt::Display for Dtype {

@@ -11,6 +11,8 @@ mod bad_tokenizer;
 #[cfg(feature = "cli")]
 mod bad_weights;
 mod batch;
+#[cfg(feature = "cli")]
+mod bench;
 #[cfg(all(feature = "cli", unix))]
 mod bundle;
 #[cfg(all(feature = "cli", unix))]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fireside::{CacheType, Dtype, Engine, Prompt, Quant, ScoreOptions};
+use fireside::{CacheType, Dtype, Engine, EngineBuilder, Prompt, Quant, ScoreOptions};
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{cases, ids, json, model, name_of, write_tokenizer};
+use crate::support::{ids, json, model, name_of, write_tokenizer};
 
 const ALL: [&str; 14] = [
     "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "iq4_nl", "q4_1", "q4_0", "mxfp4",
@@ -111,28 +111,31 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 fn logits_move_by_no_more_than_their_formats_lose() {
     let (_folder, name) = wide();
     let exact = logits(&mut Engine::load(&name).unwrap());
-    // Each a fifth above what was measured; a mixture that lost more would have the wrong formats or sums.
+    let mut wrong = false;
+    // Each a fifth above what was measured, in a model whose wide weights make much of every error. A mixture that lost
+    // more would have the wrong formats or sums.
     for (kind, most) in [
-        ("q8_0", 0.0),
-        ("q6_k", 0.0),
-        ("q5_k_m", 0.0),
-        ("q5_k_s", 0.0),
-        ("q5_1", 0.0),
-        ("q5_0", 0.0),
-        ("q4_k_m", 0.0),
-        ("q4_k_s", 0.0),
-        ("iq4_nl", 0.0),
-        ("q4_1", 0.0),
-        ("q4_0", 0.0),
-        ("mxfp4", 0.0),
-        ("q3_k_m", 0.0),
-        ("q2_k", 0.0),
+        ("q8_0", 0.0305),
+        ("q6_k", 0.0788),
+        ("q5_k_m", 0.128),
+        ("q5_k_s", 0.133),
+        ("q5_1", 0.148),
+        ("q5_0", 0.154),
+        ("q4_k_m", 0.223),
+        ("q4_k_s", 0.183),
+        ("iq4_nl", 0.253),
+        ("q4_1", 0.266),
+        ("q4_0", 0.29),
+        ("mxfp4", 0.411),
+        ("q3_k_m", 0.245),
+        ("q2_k", 0.53),
     ] {
         let found = logits(&mut Engine::builder().quant(quant(kind)).load(&name).unwrap());
         let off = distance(&exact, &found);
-        println!("{kind} {off:.5}");
-        assert!(off < most && off > most / 3.0, "{kind}: off by {off:.4}");
+        println!("{kind}: off by {off:.4}, expected at most {most}");
+        wrong |= off > most || off < most / 2.0;
     }
+    assert!(!wrong, "see above");
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn what_is_kept_is_told_in_names_and_bytes() {
     check("q8_0", &["q8_0", "f32"], 8.5..9.0);
     check("q4_k", &["q4_k", "q6_k", "f32"], 4.8..6.0);
     check("q5_0", &["q5_0", "f32", "q6_k"], 5.5..6.2);
-    check("q3_k", &["q4_k", "q3_k", "q5_k", "f32", "q6_k"], 4.0..5.2);
+    check("q3_k", &["q4_k", "q5_k", "q3_k", "f32", "q6_k"], 4.0..5.2);
     check("q2_k", &["q3_k", "q2_k", "f32", "q6_k"], 2.9..4.5);
     let stored = Engine::load(&name).unwrap();
     assert_eq!(stored.info().weight_bytes, 4 * stored.info().parameters);
@@ -186,27 +189,28 @@ fn a_head_that_repeats_the_embedding_is_quantised_once() {
     }
 }
 
+/// Over 17,000 tokens of books that ember never saw, Q8_0 moved its perplexity by 0.036 %. Texts that are short enough for a test move
+/// by chance as well.
 #[test]
 fn perplexity_in_q8_0_is_that_of_the_original() {
-    let fixture = json("perplexity.json");
-    let all = ids(&fixture["ids"]);
-    let check = |name: &str, tokens: Option<Vec<u32>>| {
-        let text = Prompt::Text("The fox walked to the river. It was cold, and the owl had no song to sing.".repeat(4));
-        let prompt = tokens.map_or(text, Prompt::Tokens);
-        let perplexity = |quant: Option<Quant>| {
-            let builder = Engine::builder();
-            let builder = quant.map_or(builder.clone(), |quant| builder.quant(quant));
-            let score = builder.load(name).unwrap().score(prompt.clone(), ScoreOptions::default());
+    let check = |name: &str, prompt: Prompt, options: ScoreOptions| {
+        let perplexity = |builder: EngineBuilder| {
+            let score = builder.load(name).unwrap().score(prompt.clone(), options);
             score.unwrap().perplexity
         };
-        let relative = perplexity(Some(Quant::Q8_0)) / perplexity(None) - 1.0;
-        assert!(relative.abs() < 1e-3, "{name}: off by {relative}");
+        let relative = perplexity(Engine::builder().quant(Quant::Q8_0)) / perplexity(Engine::builder()) - 1.0;
+        println!("{name}: off by {relative:.6}");
+        assert!(relative.abs() < 2e-3, "{name}: off by {relative}");
         assert!(relative != 0.0, "{name}: quantised weights are other weights");
     };
-    assert!(!cases(&fixture).is_empty());
-    check(&model("tale"), Some(all));
     #[cfg(feature = "ember")]
-    check("ember", None);
+    {
+        let page = std::fs::read_to_string(crate::support::fixture("ember/page.txt")).unwrap();
+        let options = ScoreOptions { window: Some(256), stride: Some(128), ..Default::default() };
+        check("ember", Prompt::Text(page), options);
+    }
+    let tokens = ids(&json("perplexity.json")["ids"]);
+    check(&model("tale"), Prompt::Tokens(tokens), ScoreOptions::default());
 }
 
 #[cfg(feature = "ember")]

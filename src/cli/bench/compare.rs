@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::report::Report;
 use super::subject::Model;
 use super::usage;
+use crate::error::count;
 use crate::quote;
 
 /// An earlier result.
@@ -58,6 +59,7 @@ impl Baseline {
         for (what, before, now) in [
             ("model", &before.name, &now.name),
             ("type", &before.dtype, &now.dtype),
+            ("cache type", &before.kv, &now.kv),
             ("parameters", &before.parameters.to_string(), &now.parameters.to_string()),
         ] {
             if before != now {
@@ -95,7 +97,7 @@ impl Baseline {
             let key = (&*test.name, test.threads, test.depth, test.batch);
             let found = before.tests.iter().find(|test| (&*test.name, test.threads, test.depth, test.batch) == key);
             let Some(found) = found else {
-                warnings.push(format!("{} holds no `{}` with {} threads", self.file, test.name, test.threads));
+                warnings.push(format!("{} holds no `{}` with {}", self.file, test.name, count(test.threads, "thread")));
                 continue;
             };
             let (before, now) = (found.tokens_per_s.median, test.tokens_per_s.median);
@@ -110,7 +112,7 @@ impl Baseline {
             });
         }
         for key in keys(before).filter(|key| !keys(now).any(|now| now == *key)) {
-            warnings.push(format!("`{}` with {} threads was saved and did not run now", key.0, key.1));
+            warnings.push(format!("`{}` with {} was saved and did not run now", key.0, count(key.1, "thread")));
         }
         for (what, before, now) in [
             ("processor", &before.machine.cpu, &now.machine.cpu),
@@ -150,12 +152,13 @@ impl Comparison {
         if self.rows.is_empty() {
             bail!("no test of {} ran with the same number of threads, so nothing can be judged", self.file);
         }
-        let slower = |row: &&Row| !(row.ratio >= 1.0 - percent / 100.0); // a NaN is no pass
+        let slower = |row: &&Row| row.ratio.is_nan() || row.ratio < 1.0 - percent / 100.0;
         let slower: Vec<String> = (self.rows.iter().filter(slower))
             .map(|row| {
                 let depth = if row.depth > 0 { format!(" @ d{}", row.depth) } else { String::new() };
                 let lost = 100.0 * (1.0 - row.ratio);
-                format!("{}{depth} by {lost:.1} % ({} threads, batch {})", row.name, row.threads, row.batch)
+                let threads = count(row.threads, "thread");
+                format!("{}{depth} by {lost:.1} % ({threads}, batch {})", row.name, row.batch)
             })
             .collect();
         if slower.is_empty() {

@@ -31,6 +31,8 @@ pub(super) struct Model {
     /// The formats of the weights, the one with the most bytes first: `q4_0+f32`.
     #[serde(rename = "type")]
     pub(super) dtype: String,
+    /// What keys and values are cached as.
+    pub(super) kv: String,
     /// True where only the shape is the model's.
     pub(super) random_weights: bool,
     pub(super) parameters: usize,
@@ -80,6 +82,7 @@ impl Subject {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
             dtype: work.dtypes.join("+"),
+            kv: self.bench.kv().to_string(),
             random_weights: self.random,
             parameters: work.parameters,
             weight_bytes: work.weight_bytes,

@@ -55,26 +55,31 @@ impl Case {
 
     fn step(&self, kernels: &Kernels, pool: &Pool, cache: &mut Cache, tokens: std::ops::Range<usize>) -> Vec<f32> {
         let qkv = &self.qkv[tokens.start * self.width()..tokens.end * self.width()];
-        kernels.append(pool, &self.layer(), cache.rows(tokens.start, tokens.len()), qkv);
         let mut out = vec![f32::NAN; tokens.len() * self.heads.n_heads * self.heads.head_dim];
-        let sequence = Sequence { chunks: &cache.chunks, tokens: 0..tokens.len(), position: tokens.start };
-        kernels.attend(pool, &self.layer(), &[sequence], qkv, &mut out);
+        let sequence = Sequence { chunks: cache.grow(tokens.end), tokens: 0..tokens.len(), position: tokens.start };
+        kernels.attend(pool, &self.layer(), &mut [sequence], qkv, &mut out);
         out
     }
 
-    /// All tokens over an `f32` cache with the numbers that `cache` reads as.
-    fn over_numbers_of(&self, cache: &Cache) -> Vec<f32> {
+    /// The last token over an `f32` cache with the numbers that `cache` reads as.
+    fn last_over_numbers_of(&self, cache: &Cache) -> Vec<f32> {
         let mut wide = self.cache(CacheType::F32);
-        wide.rows(0, self.tokens);
-        for (chunk, from) in wide.chunks.iter_mut().zip(&cache.chunks) {
+        for (chunk, from) in wide.grow(self.tokens).iter_mut().zip(&cache.chunks) {
             for row in 0..CHUNK_ROWS {
                 let (keys, values) = from.read(row);
                 Arc::make_mut(chunk).write(row, &keys, &values);
             }
         }
-        let mut out = vec![f32::NAN; self.tokens * self.heads.n_heads * self.heads.head_dim];
-        let sequence = Sequence { chunks: &wide.chunks, tokens: 0..self.tokens, position: 0 };
-        best().attend(&pool(1), &self.layer(), &[sequence], &self.qkv, &mut out);
+        // Its own row has to go in as the cache says it: such as it is, since it is in `f32`.
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
+        let last = self.tokens - 1;
+        let (key, value) = cache.chunks[last / CHUNK_ROWS].read(last % CHUNK_ROWS);
+        let mut qkv = self.qkv[last * self.width()..][..n_heads * head_dim].to_vec();
+        qkv.extend(key.iter().chain(&value));
+        let mut out = vec![f32::NAN; n_heads * head_dim];
+        assert_eq!(qkv.len(), (n_heads + 2 * n_kv_heads) * head_dim);
+        let sequence = Sequence { chunks: &mut wide.chunks, tokens: 0..1, position: last };
+        best().attend(&pool(1), &self.layer(), &mut [sequence], &qkv, &mut out);
         out
     }
 
@@ -141,7 +146,11 @@ impl Case {
         for kind in CacheType::ALL {
             let mut cache = self.cache(kind);
             let right = self.step(best(), &pool(1), &mut cache, 0..self.tokens);
-            assert!(bits(&right) == bits(&self.over_numbers_of(&cache)), "{what} {kind}: not what the cache says");
+            if self.rotary.is_none() && self.norms.is_none() {
+                let last = self.last_over_numbers_of(&cache);
+                let same = bits(&right[right.len() - last.len()..]) == bits(&last);
+                assert!(same, "{what} {kind}: not what the cache says");
+            }
             for kernels in available() {
                 // The scalar tier calls a function for every multiplication.
                 let slow = kernels.name() == "scalar" && self.tokens > 200;
@@ -172,25 +181,12 @@ struct Cache {
 }
 
 impl Cache {
-    /// Places for `count` rows from row `first` on, as the tokens 0, 1, … of a `qkv`.
-    fn rows(&mut self, first: usize, count: usize) -> Vec<Append<'_>> {
-        while self.chunks.len() * CHUNK_ROWS < first + count {
+    /// All chunks, with room for `rows` rows.
+    fn grow(&mut self, rows: usize) -> &mut [Arc<Chunk>] {
+        while self.chunks.len() * CHUNK_ROWS < rows {
             self.chunks.push(Arc::new(Chunk::new(self.shape)));
         }
-        let mut appends = Vec::new();
-        for (i, chunk) in self.chunks.iter_mut().enumerate() {
-            let (start, end) = (first.max(i * CHUNK_ROWS), (first + count).min((i + 1) * CHUNK_ROWS));
-            if start < end {
-                let row = start - i * CHUNK_ROWS;
-                appends.push(Append {
-                    chunk: Arc::make_mut(chunk),
-                    row,
-                    tokens: start - first..end - first,
-                    position: start,
-                });
-            }
-        }
-        appends
+        &mut self.chunks
     }
 }
 
@@ -288,24 +284,14 @@ fn sequences_of_one_batch_do_not_know_of_each_other() {
                 qkv.extend_from_slice(&case.qkv[past * case.width()..]);
             }
             let pool = pool(2);
-            let (mut appends, mut next) = (Vec::new(), 0);
-            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
-                let rows = cache.rows(case.tokens - fed, fed).into_iter();
-                appends.extend(rows.map(|a| Append { tokens: a.tokens.start + next..a.tokens.end + next, ..a }));
-                next += fed;
-            }
-            kernels.append(&pool, &layer, appends, &qkv);
             let (mut sequences, mut next) = (Vec::new(), 0);
-            for ((case, cache), fed) in cases.iter().zip(&caches).zip(fed) {
-                sequences.push(Sequence {
-                    chunks: &cache.chunks,
-                    tokens: next..next + fed,
-                    position: case.tokens - fed,
-                });
+            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
+                let position = case.tokens - fed;
+                sequences.push(Sequence { chunks: cache.grow(case.tokens), tokens: next..next + fed, position });
                 next += fed;
             }
             let mut out = vec![f32::NAN; alone.len()];
-            kernels.attend(&pool, &layer, &sequences, &qkv, &mut out);
+            kernels.attend(&pool, &layer, &mut sequences, &qkv, &mut out);
             assert_eq!(bits(&alone), bits(&out), "{} {kind}", kernels.name());
         }
     }
@@ -418,7 +404,6 @@ fn two_to_the_power_of_x_is_within_an_ulp_below_zero() {
 fn a_cache_that_is_too_short_is_named() {
     let case = Case::new(1, 1, 4, 65);
     let mut cache = case.cache(CacheType::F32);
-    cache.rows(0, 64);
-    let sequence = Sequence { chunks: &cache.chunks, tokens: 0..65, position: 0 };
-    best().attend(&pool(1), &case.layer(), &[sequence], &case.qkv, &mut [0.0; 65 * 4]);
+    let sequence = Sequence { chunks: cache.grow(64), tokens: 0..65, position: 0 };
+    best().attend(&pool(1), &case.layer(), &mut [sequence], &case.qkv, &mut [0.0; 65 * 4]);
 }
