@@ -26,7 +26,7 @@ use formats::{Extra, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q
 pub(super) static AVX512_VNNI: Family = Family { panel_rows, panel_bytes, prepare, column_unit, multiply };
 
 fn column_unit(_: &Matrix<'_>, rows: usize) -> usize {
-    if rows <= FEW_ROWS { LANES } else { 2 * LANES }
+    if rows == 1 { LANES } else { 2 * LANES }
 }
 
 thread_local! {
@@ -113,7 +113,7 @@ const MINUS_HIGH: usize = 4;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
 #[inline]
 unsafe fn step<F: Rows, const VECTORS: usize, const ROWS: usize>(
-    w: [&Weights<F::Extra>; VECTORS],
+    w: &[Weights<F::Extra>; VECTORS],
     a: Activations,
     sums: &mut [[__m512; VECTORS]; ROWS],
 ) {
@@ -223,8 +223,8 @@ fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8]) {
 unsafe fn quantize(x: &[f32; UNIT], q: *mut u8, planes: *mut u8, plane: usize) {
     // SAFETY: 16 of 32 numbers are read twice.
     let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES))] };
-    let [a, b] = x.map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)));
-    let max = _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
+    let magnitude = |x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX));
+    let max = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(x[0]), magnitude(x[1])));
     let (mut inverse, mut scale) = (0.0, 0.0);
     if max >= f32::INFINITY.to_bits() {
         scale = f32::from_bits(max);
@@ -234,10 +234,11 @@ unsafe fn quantize(x: &[f32; UNIT], q: *mut u8, planes: *mut u8, plane: usize) {
     }
     // Rounded to nearest, ties to even. Numbers that are not finite are no part of any sum.
     let finite = if scale.is_finite() { 0xffff } else { 0 };
-    let [low, high] = x.map(|x| {
+    let round = |x| {
         let rounded = _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(x, _mm512_set1_ps(inverse)));
         _mm512_cvtsepi32_epi8(rounded)
-    });
+    };
+    let [low, high] = [round(x[0]), round(x[1])];
     let ones = _mm_set1_epi8(1);
     // Each lane the sum of four, then pairs, then pairs of those: low, high, low, high.
     let fours = |q| _mm_dpbusd_epi32(_mm_setzero_si128(), ones, q);
@@ -314,18 +315,31 @@ unsafe fn product<F: Rows>(bytes: &[u8], shape: Shape, x: Panels<'_>, columns: R
         scale: x.data.as_ptr().wrapping_add(shape.numbers()).cast(),
         plane: shape.plane(),
     };
-    if x.rows <= x.panel_rows {
+    if x.rows == 1 {
         for column in columns.clone().step_by(LANES) {
-            let count = LANES.min(columns.end - column);
+            // SAFETY: `rows` are sixteen whole ones, `first` is the whole panel.
+            let sum = unsafe { single::<F>(rows(column), blocks, first, x.panel_rows) };
+            out.store_part(0, column, &lanes(sum), LANES.min(columns.end - column));
+        }
+    } else if x.rows <= x.panel_rows {
+        for column in columns.clone().step_by(2 * LANES) {
+            let count = (2 * LANES).min(columns.end - column);
+            let mut both = [[[_mm512_setzero_ps(); 2]; 1]; FEW_ROWS];
+            let mut one = [[[_mm512_setzero_ps(); 1]; 1]; FEW_ROWS];
             // SAFETY: `rows` are sixteen whole ones, `first` is the whole panel.
             unsafe {
-                let (w, mut sums) = (rows(column), [_mm512_setzero_ps(); FEW_ROWS]);
-                match x.rows {
-                    1 => sums[0] = single::<F>(w, blocks, first, x.panel_rows),
-                    rows => few::<F>(w, blocks, first, x.panel_rows, &mut sums[..rows]),
+                if count > LANES {
+                    let w = [rows(column), rows(column + LANES)];
+                    few_by_two::<F>(w, blocks, first, x.panel_rows, &mut both[..x.rows]);
+                } else {
+                    few::<F>(rows(column), blocks, first, x.panel_rows, &mut one[..x.rows]);
                 }
-                for (r, sums) in sums.iter().enumerate().take(x.rows) {
-                    out.store_part(r, column, &lanes(*sums), count);
+            }
+            for r in 0..x.rows {
+                if count > LANES {
+                    store(out, r, column, &both[r][0], count);
+                } else {
+                    store(out, r, column, &one[r][0], count);
                 }
             }
         }
@@ -389,6 +403,34 @@ unsafe fn units<F: Rows>(w: *const u8, blocks: usize, mut each: impl FnMut(Weigh
     }
 }
 
+/// Hands the units of twice sixteen rows to `each`, two at a time.
+///
+/// # Safety
+///
+/// As for `units`, of both.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+#[inline]
+unsafe fn pairs<F: Rows>(w: [*const u8; 2], blocks: usize, mut each: impl FnMut([Weights<F::Extra>; 2])) {
+    let rows = Sixteen::new(w[0], blocks * F::BYTES);
+    let bytes = 2 * LANES * F::BYTES / F::UNITS;
+    let mut ahead = w[0].wrapping_add((2 * LANES * blocks * F::BYTES).max(AHEAD));
+    for block in 0..blocks {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (a, b) = (rows.add(block * F::BYTES), rows.others(w[1]).add(block * F::BYTES));
+            let headers = (F::header(a), F::header(b));
+            for group in 0..F::UNITS / F::GROUP {
+                let raw = (F::raw(a, group), F::raw(b, group));
+                for i in 0..F::GROUP {
+                    prefetch(ahead, bytes);
+                    ahead = ahead.wrapping_add(bytes);
+                    each([F::unit(&headers.0, &raw.0, group, i), F::unit(&headers.1, &raw.1, group, i)]);
+                }
+            }
+        }
+    }
+}
+
 /// One row of x times sixteen of weights.
 ///
 /// # Safety
@@ -400,7 +442,7 @@ unsafe fn single<F: Rows>(w: *const u8, blocks: usize, mut a: Activations, panel
     // SAFETY: the caller's promise.
     unsafe {
         units::<F>(w, blocks, |w| {
-            step::<F, 1, 1>([&w], a, &mut sums);
+            step::<F, 1, 1>(&[w], a, &mut sums);
             a = row(a, panel_rows);
         });
     }
@@ -413,14 +455,38 @@ unsafe fn single<F: Rows>(w: *const u8, blocks: usize, mut a: Activations, panel
 ///
 /// As for `single`, of at least as many `panel_rows`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
-unsafe fn few<F: Rows>(w: *const u8, blocks: usize, mut a: Activations, panel_rows: usize, sums: &mut [__m512]) {
+unsafe fn few<F: Rows>(w: *const u8, blocks: usize, a: Activations, panel_rows: usize, sums: &mut [[[__m512; 1]; 1]]) {
+    let mut a = a;
     // SAFETY: the caller's promise.
     unsafe {
         units::<F>(w, blocks, |w| {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                let mut sums = [[*sum; 1]; 1];
-                step::<F, 1, 1>([&w], row(a, r), &mut sums);
-                *sum = sums[0][0];
+            let w = [w];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                step::<F, 1, 1>(&w, row(a, r), sums);
+            }
+            a = row(a, panel_rows);
+        });
+    }
+}
+
+/// A few rows of x, as many as `sums`, times twice sixteen of weights, which halves how often x is read.
+///
+/// # Safety
+///
+/// As for `few`, with both of `w`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+unsafe fn few_by_two<F: Rows>(
+    w: [*const u8; 2],
+    blocks: usize,
+    mut a: Activations,
+    panel_rows: usize,
+    sums: &mut [[[__m512; 2]; 1]],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pairs::<F>(w, blocks, |w| {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                step::<F, 2, 1>(&w, row(a, r), sums);
             }
             a = row(a, panel_rows);
         });
@@ -440,6 +506,13 @@ unsafe fn unpack<F: Rows>(w: *const u8, blocks: usize, mut to: *mut Weights<F::E
             *to = w;
             to = to.wrapping_add(2);
         });
+    }
+}
+
+/// Writes the first `count` of the sums, which end in the last vector.
+fn store<const VECTORS: usize>(out: &Out<'_>, row: usize, column: usize, sums: &[__m512; VECTORS], count: usize) {
+    for (v, sum) in sums.iter().enumerate() {
+        out.store_part(row, column + LANES * v, &lanes(*sum), (count - LANES * v).min(LANES));
     }
 }
 
@@ -473,17 +546,13 @@ unsafe fn tiles<F: Rows, const VECTORS: usize>(
         for unit in 0..shape.units {
             // SAFETY: the caller's promise.
             unsafe {
-                let w = &*tile.add(unit);
-                step::<F, VECTORS, TILE_ROWS>(std::array::from_fn(|v| &w[v]), a, &mut sums);
+                let w = &*tile.add(unit).cast();
+                step::<F, VECTORS, TILE_ROWS>(w, a, &mut sums);
             }
             a = row(a, TILE_ROWS);
         }
         for (r, sums) in sums.iter().enumerate().take(x.rows - panel * TILE_ROWS) {
-            let mut left = count;
-            for (v, sum) in sums.iter().enumerate() {
-                out.store_part(panel * TILE_ROWS + r, column + LANES * v, &lanes(*sum), left.min(LANES));
-                left = left.saturating_sub(LANES);
-            }
+            store(out, panel * TILE_ROWS + r, column, sums, count);
         }
     }
 }

@@ -138,6 +138,13 @@ impl Sixteen {
         Sixteen { at, stride, quarters: std::hint::black_box([0x00f0, 0x0f00, 0xf000]) }
     }
 
+    /// Other rows that are as long.
+    #[inline(always)]
+    pub(super) fn others(self, at: *const u8) -> Sixteen {
+        Sixteen { at, ..self }
+    }
+
+    /// The same rows, so many bytes on.
     #[inline(always)]
     pub(super) fn add(self, bytes: usize) -> Sixteen {
         Sixteen { at: self.at.wrapping_add(bytes), ..self }
@@ -275,7 +282,11 @@ impl Rows for Q8_0 {
     unsafe fn raw(at: Sixteen, _: usize) -> [__m512i; 8] {
         let sign = _mm512_set1_epi8(-128);
         // SAFETY: the caller's promise.
-        unsafe { transpose_32(at.add(2)) }.map(|v| _mm512_xor_si512(v, sign))
+        let mut q = unsafe { transpose_32(at.add(2)) };
+        for q in &mut q {
+            *q = _mm512_xor_si512(*q, sign);
+        }
+        q
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
@@ -401,10 +412,12 @@ fn add_bits(q: &[__m512i; 8], bits: __m512i) -> [__m512i; 8] {
     let bytes = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
     let own = [_mm512_set1_epi32(0x0804_0201), _mm512_set1_epi32(0x8040_2010_u32 as i32)];
     let sixteen = _mm512_set1_epi8(16);
-    std::array::from_fn(|v| {
+    let mut sums = *q;
+    for v in 0..8 {
         let byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(bytes, _mm512_set1_epi8((v / 2) as i8)));
-        _mm512_mask_add_epi8(q[v], _mm512_test_epi8_mask(byte, own[v % 2]), q[v], sixteen)
-    })
+        sums[v] = _mm512_mask_add_epi8(q[v], _mm512_test_epi8_mask(byte, own[v % 2]), q[v], sixteen);
+    }
+    sums
 }
 
 pub(super) struct Iq4Nl;
@@ -482,7 +495,11 @@ fn look_up(values: &[i8; 16], nibbles: [__m512i; 8]) -> [__m512i; 8] {
     // SAFETY: 16 bytes are read from an array of 16.
     let values = unsafe { _mm_loadu_si128(values.as_ptr().cast()) };
     let values = _mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128)));
-    nibbles.map(|v| _mm512_shuffle_epi8(values, v))
+    let mut q = nibbles;
+    for q in &mut q {
+        *q = _mm512_shuffle_epi8(values, *q);
+    }
+    q
 }
 
 /// The scales and minima of eight units.
@@ -519,7 +536,10 @@ impl Rows for Q4K {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
     #[inline]
     unsafe fn unit(header: &Scales, raw: &[__m512i; 8], group: usize, i: usize) -> Weights<Min> {
-        let q = if i == 0 { raw.map(|v| low_nibbles(v)) } else { raw.map(|v| high_nibbles(v)) };
+        let mut q = *raw;
+        for q in &mut q {
+            *q = if i == 0 { low_nibbles(*q) } else { high_nibbles(*q) };
+        }
         Weights { q, scale: header.scale[2 * group + i], extra: Min(header.min[2 * group + i]) }
     }
 }
@@ -556,10 +576,11 @@ impl Rows for Q5K {
         let (Scales { scale, min }, bits) = header;
         let unit = 2 * group + i;
         let turn = _mm512_set1_epi32(4 - unit as i32);
-        let q = std::array::from_fn(|v| {
+        let mut q = [_mm512_setzero_si512(); 8];
+        for v in 0..8 {
             let nibbles = if i == 0 { low_nibbles(raw[v]) } else { high_nibbles(raw[v]) };
-            or_masked(nibbles, _mm512_rolv_epi32(bits[v], turn), 16)
-        });
+            q[v] = or_masked(nibbles, _mm512_rolv_epi32(bits[v], turn), 16);
+        }
         Weights { q, scale: scale[unit], extra: Min(min[unit]) }
     }
 }
@@ -625,10 +646,11 @@ impl Rows for Q6K {
     unsafe fn unit(header: &Self::Header, raw: &Self::Raw, group: usize, i: usize) -> Weights<Halves> {
         let (low, high) = (&raw.0[i % 2], &raw.1);
         let turn = _mm512_set1_epi32(4 - 2 * i as i32);
-        let q = std::array::from_fn(|v| {
+        let mut q = [_mm512_setzero_si512(); 8];
+        for v in 0..8 {
             let nibbles = if i < 2 { low_nibbles(low[v]) } else { high_nibbles(low[v]) };
-            or_masked(nibbles, _mm512_rolv_epi32(high[v], turn), 0x30)
-        });
+            q[v] = or_masked(nibbles, _mm512_rolv_epi32(high[v], turn), 0x30);
+        }
         let at = 8 * group + 2 * i;
         Weights { q, scale: header.0, extra: Halves([header.1[at], header.1[at + 1]]) }
     }
@@ -655,11 +677,12 @@ impl Rows for Q3K {
         let join = |low, high| _mm512_or_si512(_mm512_srli_epi32::<16>(low), _mm512_slli_epi32::<16>(high));
         let [low, mid, high] = [join(a, b), join(b, c), join(c, d)];
         let fours = [low_nibbles(low), low_nibbles(mid), high_nibbles(low), high_nibbles(mid)];
-        let scales = std::array::from_fn(|k| {
+        let mut scales = fours;
+        for k in 0..4 {
             let turn = _mm512_set1_epi32(4 - 2 * k as i32);
-            let scales = or_masked(fours[k], _mm512_rolv_epi32(high, turn), 0x30);
-            _mm512_sub_epi8(scales, _mm512_set1_epi8(32))
-        });
+            let biased = or_masked(fours[k], _mm512_rolv_epi32(high, turn), 0x30);
+            scales[k] = _mm512_sub_epi8(biased, _mm512_set1_epi8(32));
+        }
         (half(_mm512_srli_epi32::<16>(d)), signed_bytes(scales), bits)
     }
 
@@ -676,7 +699,10 @@ impl Rows for Q3K {
         let (scale, scales, bits) = header;
         let unit = 4 * group + i;
         let turn = _mm512_set1_epi32(2 - unit as i32);
-        let q = std::array::from_fn(|v| or_masked(quarter(raw[v], i), _mm512_rolv_epi32(bits[v], turn), 4));
+        let mut q = *raw;
+        for v in 0..8 {
+            q[v] = or_masked(quarter(raw[v], i), _mm512_rolv_epi32(bits[v], turn), 4);
+        }
         Weights { q, scale: *scale, extra: Halves([scales[2 * unit], scales[2 * unit + 1]]) }
     }
 }
@@ -699,12 +725,16 @@ impl Rows for Q2K {
         // SAFETY: the caller's promise.
         let (scales, [.., factors]) = unsafe { (transpose(at), transpose(at.add(68))) };
         let [d, dmin] = two_halves(factors);
+        let mut low = scales;
+        for v in &mut low {
+            *v = low_nibbles(*v);
+        }
         let mut mins = [_mm512_setzero_si512(); 16];
         for j in 0..16 {
             let byte = shift_right(scales[j / 4], 8 * (j as i32 % 4) + 4);
             mins[j] = _mm512_and_si512(byte, _mm512_set1_epi32(15));
         }
-        ([d, _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0))], signed_bytes(scales.map(|v| low_nibbles(v))), mins)
+        ([d, _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0))], signed_bytes(low), mins)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
@@ -720,7 +750,11 @@ impl Rows for Q2K {
         let ([scale, min], scales, mins) = header;
         let at = 2 * (4 * group + i);
         let (scales, mins) = ([scales[at], scales[at + 1]], [mins[at], mins[at + 1]]);
-        Weights { q: raw.map(|v| quarter(v, i)), scale: *scale, extra: HalvesMin { scales, min: *min, mins } }
+        let mut q = *raw;
+        for q in &mut q {
+            *q = quarter(*q, i);
+        }
+        Weights { q, scale: *scale, extra: HalvesMin { scales, min: *min, mins } }
     }
 }
 
