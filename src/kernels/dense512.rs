@@ -67,6 +67,8 @@ trait Kind {
     const BYTES: usize;
     /// Inputs per dword.
     const DEPTH: usize;
+    /// Whether reading takes instructions of its own, so many that the CPU looks less far ahead by itself.
+    const WIDENS: bool = false;
 
     /// The dwords of `16 * DEPTH` neighbours, the first `count` of them, zeros behind.
     unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i;
@@ -140,6 +142,7 @@ impl Kind for Single {
 impl Kind for Half {
     const BYTES: usize = 2;
     const DEPTH: usize = 1;
+    const WIDENS: bool = true;
 
     #[inline(always)]
     unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i {
@@ -355,6 +358,7 @@ fn lanes(v: __m512) -> Lanes {
 /// [out, in] for few rows of x: groups of four weight rows.
 #[inline(always)]
 unsafe fn out_in_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
+    assert!(p.x.rows <= ROWS, "{} rows in one panel of {ROWS}", p.x.rows);
     let row_bytes = p.inputs * K::BYTES;
     let row = |column: usize| p.weights.wrapping_add(column.min(p.outputs - 1) * row_bytes);
     let mut column = p.columns.start;
@@ -543,6 +547,7 @@ unsafe fn interleave_rows<K: Kind>(rows: [*const u8; 4], inputs: usize, from: us
 /// piece stay in the L1 or L2 cache.
 #[inline(always)]
 unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
+    assert!(p.x.rows <= ROWS, "{} rows in one panel of {ROWS}", p.x.rows);
     let steps = p.columns.len().div_ceil(32);
     let mut sums = take(&SUMS, steps * ROWS * 2);
     sums[..steps * ROWS * 2].fill(Lanes::ZERO);
@@ -554,16 +559,23 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
     // SAFETY: rows of W are `stride` bytes apart, and the piece's columns lie inside of each.
     unsafe {
         let y = sums.as_mut_ptr().cast::<__m512>();
+        let run = whole * 32 * K::BYTES;
+        let ahead = AHEAD.min(run);
         while input + 8 <= p.inputs {
             let from = start.add(input * stride);
             let x = x.add(input / K::DEPTH * ROWS * 4);
             for step in 0..whole {
                 let at = step * 32 * K::BYTES;
                 for line in 0..32 * K::BYTES / 64 {
-                    // The first lines of the next eight runs; from there the CPU's own prefetching goes on.
-                    if at + 64 * line < AHEAD {
+                    let ask = at + 64 * line + ahead;
+                    if ask >= run {
+                        // The beginnings of the next eight runs; from there the CPU's own prefetching goes on.
                         for i in 8..16 {
-                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + at + 64 * line).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + ask - run).cast());
+                        }
+                    } else if K::WIDENS {
+                        for i in 0..8 {
+                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + ask).cast());
                         }
                     }
                 }
@@ -599,8 +611,9 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
     SUMS.set(sums);
 }
 
-/// Bytes of a run of weights that are asked for one group of eight inputs ahead.
-const AHEAD: usize = 256;
+/// How far ahead of their use bytes of each of eight runs of weights are asked for: 4 KiB in all, which is what a core uses
+/// in the time that memory takes to answer.
+const AHEAD: usize = 512;
 
 /// Adds INPUTS inputs to the sums of up to 32 columns.
 #[inline(always)]
