@@ -20,6 +20,7 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::kinds512::{Brain, Half, Kind, Single};
 use super::lanes::{LANES, Lanes};
 use super::product::{Family, Out, Panels};
 use super::{Layout, Matrix, Slice, matmul};
@@ -58,169 +59,6 @@ pub(super) fn column_unit(w: &Matrix<'_>, _rows: usize) -> usize {
     match w.layout {
         Layout::OutIn => 16,
         Layout::InOut => 32,
-    }
-}
-
-/// How one kind of weights is read. A dword is an f32, or two neighbouring inputs of `bf16`.
-trait Kind {
-    /// Bytes of a stored weight.
-    const BYTES: usize;
-    /// Inputs per dword.
-    const DEPTH: usize;
-
-    /// The dwords of `16 * DEPTH` neighbours, the first `count` of them, zeros behind.
-    unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i;
-
-    /// The dwords of 32 columns, the first `count` of them, zeros behind; `below` is where the row of the next input has
-    /// these columns, and null past the last one. In the order that `in_order` undoes.
-    unsafe fn columns<const WHOLE: bool>(from: *const u8, below: *const u8, count: usize) -> [__m512i; 2];
-
-    /// `sum + w * x`
-    unsafe fn add(sum: __m512, w: __m512i, x: __m512i) -> __m512;
-
-    /// The sums of 32 columns from left to right.
-    unsafe fn in_order(sums: [__m512; 2]) -> [__m512; 2];
-}
-
-struct Single;
-struct Half;
-struct Brain;
-
-/// The first `count` of 32.
-#[inline(always)]
-fn mask(count: usize) -> u32 {
-    if count >= 32 { !0 } else { (1 << count) - 1 }
-}
-
-// SAFETY of the bodies: the callers pass pointers to as many elements as are read, masked off ones aside, from inside of
-// an entry whose CPU features are those used.
-impl Kind for Single {
-    const BYTES: usize = 4;
-    const DEPTH: usize = 1;
-
-    #[inline(always)]
-    unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            if WHOLE {
-                return _mm512_loadu_si512(from.cast());
-            }
-            _mm512_maskz_loadu_epi32(mask(count) as u16, from.cast())
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn columns<const WHOLE: bool>(from: *const u8, _below: *const u8, count: usize) -> [__m512i; 2] {
-        // SAFETY: see above.
-        unsafe {
-            let next = from.wrapping_add(64).cast();
-            if WHOLE {
-                return [_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(next)];
-            }
-            let mask = mask(count);
-            [
-                _mm512_maskz_loadu_epi32(mask as u16, from.cast()),
-                _mm512_maskz_loadu_epi32((mask >> 16) as u16, next.cast()),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
-        // SAFETY: see above.
-        unsafe { _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_castsi512_ps(x), sum) }
-    }
-
-    #[inline(always)]
-    unsafe fn in_order(sums: [__m512; 2]) -> [__m512; 2] {
-        sums
-    }
-}
-
-impl Kind for Half {
-    const BYTES: usize = 2;
-    const DEPTH: usize = 1;
-
-    #[inline(always)]
-    unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            let halves = if WHOLE {
-                _mm256_loadu_si256(from.cast())
-            } else {
-                _mm256_maskz_loadu_epi16(mask(count) as u16, from.cast())
-            };
-            _mm512_castps_si512(_mm512_cvtph_ps(halves))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn columns<const WHOLE: bool>(from: *const u8, _below: *const u8, count: usize) -> [__m512i; 2] {
-        // SAFETY: see above.
-        unsafe {
-            [Half::run::<WHOLE>(from, count), Half::run::<WHOLE>(from.wrapping_add(32), count.saturating_sub(16))]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
-        // SAFETY: see above.
-        unsafe { Single::add(sum, w, x) }
-    }
-
-    #[inline(always)]
-    unsafe fn in_order(sums: [__m512; 2]) -> [__m512; 2] {
-        sums
-    }
-}
-
-impl Kind for Brain {
-    const BYTES: usize = 2;
-    const DEPTH: usize = 2;
-
-    #[inline(always)]
-    unsafe fn run<const WHOLE: bool>(from: *const u8, count: usize) -> __m512i {
-        // SAFETY: see above.
-        unsafe {
-            if WHOLE {
-                return _mm512_loadu_si512(from.cast());
-            }
-            _mm512_maskz_loadu_epi16(mask(count), from.cast())
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn columns<const WHOLE: bool>(from: *const u8, below: *const u8, count: usize) -> [__m512i; 2] {
-        // SAFETY: see above.
-        unsafe {
-            let even = Brain::run::<WHOLE>(from, count);
-            let odd = if below.is_null() { _mm512_setzero_si512() } else { Brain::run::<WHOLE>(below, count) };
-            [_mm512_unpacklo_epi16(even, odd), _mm512_unpackhi_epi16(even, odd)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn add(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
-        // SAFETY: see above; the types differ in name only.
-        unsafe {
-            _mm512_dpbf16_ps(
-                sum,
-                std::mem::transmute::<__m512i, __m512bh>(w),
-                std::mem::transmute::<__m512i, __m512bh>(x),
-            )
-        }
-    }
-
-    /// Unpacking worked inside of each 128 bits: `[0 1 2 3 | 8 9 10 11 | ...]` and `[4 5 6 7 | 12 13 14 15 | ...]`.
-    #[inline(always)]
-    unsafe fn in_order(sums: [__m512; 2]) -> [__m512; 2] {
-        // SAFETY: see above.
-        unsafe {
-            let (low, high) = (_mm512_castps_pd(sums[0]), _mm512_castps_pd(sums[1]));
-            let first = _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
-            let second = _mm512_permutex2var_pd(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
-            [_mm512_castpd_ps(first), _mm512_castpd_ps(second)]
-        }
     }
 }
 
@@ -352,9 +190,10 @@ fn lanes(v: __m512) -> Lanes {
     Lanes(unsafe { std::mem::transmute::<__m512, [f32; LANES]>(v) })
 }
 
-/// [out, in] for few rows of x: groups of four weight rows.
+/// [out, in] for few rows of x: GROUPS groups of four weight rows at a time.
 #[inline(always)]
-unsafe fn out_in_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
+unsafe fn out_in_few<K: Kind, const GROUPS: usize, const ROWS: usize>(p: &Product<'_>) {
+    assert!(p.x.rows <= ROWS, "{} rows in one panel of {ROWS}", p.x.rows);
     let row_bytes = p.inputs * K::BYTES;
     let row = |column: usize| p.weights.wrapping_add(column.min(p.outputs - 1) * row_bytes);
     let mut column = p.columns.start;
@@ -364,13 +203,19 @@ unsafe fn out_in_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
         unsafe {
             let x = p.x.data.as_ptr();
             let mut sums = [[_mm512_setzero_ps(); 4]; ROWS];
-            for group in 0..count.div_ceil(4) {
+            for group in (0..count.div_ceil(4)).step_by(GROUPS) {
                 let first = column + 4 * group;
-                let rows = [row(first), row(first + 1), row(first + 2), row(first + 3)];
-                let next = row(first + 4);
-                let part = dots::<K, ROWS>(rows, next, p.inputs, x);
+                let mut rows = [[p.weights; 4]; GROUPS];
+                for g in 0..GROUPS {
+                    for i in 0..4 {
+                        rows[g][i] = row(first + 4 * g + i);
+                    }
+                }
+                let part = dots::<K, GROUPS, ROWS>(rows, row(first + 4 * GROUPS), p.inputs, x);
                 for r in 0..ROWS {
-                    sums[r][group] = part[r];
+                    for g in 0..GROUPS {
+                        sums[r][group + g] = part[r][g];
+                    }
                 }
             }
             for r in 0..ROWS.min(p.x.rows) {
@@ -381,40 +226,50 @@ unsafe fn out_in_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
     }
 }
 
-/// The partial sums of four weight rows with ROWS rows of x. What is used next is asked for from `next` on, in the order
-/// in which it lies in memory and as much of it as is used here: four streams at once are more than the CPU's own
+/// The partial sums of groups of four weight rows with ROWS rows of x. What is used next is asked for from `next` on, in the
+/// order in which it lies in memory and as much of it as is used here: so many streams at once are more than the CPU's own
 /// prefetching follows well, and DRAM is fastest in order.
 #[inline(always)]
-unsafe fn dots<K: Kind, const ROWS: usize>(
-    rows: [*const u8; 4],
+unsafe fn dots<K: Kind, const GROUPS: usize, const ROWS: usize>(
+    rows: [[*const u8; 4]; GROUPS],
     next: *const u8,
     inputs: usize,
     x: *const u8,
-) -> [__m512; ROWS] {
+) -> [[__m512; GROUPS]; ROWS] {
     let (unit, rest) = (16 * K::DEPTH, inputs % (16 * K::DEPTH));
     // SAFETY: see `out_in_few`.
     unsafe {
-        let mut sums = [_mm512_setzero_ps(); ROWS];
+        let mut sums = [[_mm512_setzero_ps(); GROUPS]; ROWS];
         for i in 0..inputs / unit {
             let at = i * unit * K::BYTES;
-            for line in 0..4 * unit * K::BYTES / 64 {
-                _mm_prefetch::<_MM_HINT_NTA>(next.wrapping_add(4 * at + 64 * line).cast());
+            for line in 0..4 * GROUPS * unit * K::BYTES / 64 {
+                _mm_prefetch::<_MM_HINT_NTA>(next.wrapping_add(4 * GROUPS * at + 64 * line).cast());
             }
-            let steps = interleaved::<K, true>(rows, at, unit);
+            let mut steps = [[_mm512_setzero_si512(); 4]; GROUPS];
+            for g in 0..GROUPS {
+                steps[g] = interleaved::<K, true>(rows[g], at, unit);
+            }
             for s in 0..4 {
                 for r in 0..ROWS {
                     let x = spread::<16>(x.add(16 * ((4 * i + s) * ROWS + r)));
-                    sums[r] = K::add(sums[r], steps[s], x);
+                    for g in 0..GROUPS {
+                        sums[r][g] = K::add(sums[r][g], steps[g][s], x);
+                    }
                 }
             }
         }
         if rest > 0 {
             let i = inputs / unit;
-            let steps = interleaved::<K, false>(rows, i * unit * K::BYTES, rest);
+            let mut steps = [[_mm512_setzero_si512(); 4]; GROUPS];
+            for g in 0..GROUPS {
+                steps[g] = interleaved::<K, false>(rows[g], i * unit * K::BYTES, rest);
+            }
             for s in 0..rest.div_ceil(4 * K::DEPTH) {
                 for r in 0..ROWS {
                     let x = spread::<16>(x.add(16 * ((4 * i + s) * ROWS + r)));
-                    sums[r] = K::add(sums[r], steps[s], x);
+                    for g in 0..GROUPS {
+                        sums[r][g] = K::add(sums[r][g], steps[g][s], x);
+                    }
                 }
             }
         }
@@ -543,6 +398,7 @@ unsafe fn interleave_rows<K: Kind>(rows: [*const u8; 4], inputs: usize, from: us
 /// piece stay in the L1 or L2 cache.
 #[inline(always)]
 unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
+    assert!(p.x.rows <= ROWS, "{} rows in one panel of {ROWS}", p.x.rows);
     let steps = p.columns.len().div_ceil(32);
     let mut sums = take(&SUMS, steps * ROWS * 2);
     sums[..steps * ROWS * 2].fill(Lanes::ZERO);
@@ -554,16 +410,24 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
     // SAFETY: rows of W are `stride` bytes apart, and the piece's columns lie inside of each.
     unsafe {
         let y = sums.as_mut_ptr().cast::<__m512>();
+        let run = whole * 32 * K::BYTES;
+        let ahead = AHEAD.min(run);
         while input + 8 <= p.inputs {
             let from = start.add(input * stride);
             let x = x.add(input / K::DEPTH * ROWS * 4);
             for step in 0..whole {
                 let at = step * 32 * K::BYTES;
                 for line in 0..32 * K::BYTES / 64 {
-                    // The first lines of the next eight runs; from there the CPU's own prefetching goes on.
-                    if at + 64 * line < AHEAD {
+                    let ask = at + 64 * line + ahead;
+                    if ask >= run {
+                        // The beginnings of the next eight runs; from there the CPU's own prefetching goes on.
                         for i in 8..16 {
-                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + at + 64 * line).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + ask - run).cast());
+                        }
+                    } else if K::WIDENS || ROWS > 1 {
+                        // So much is to be done that it does not look far enough ahead.
+                        for i in 0..8 {
+                            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * stride + ask).cast());
                         }
                     }
                 }
@@ -599,8 +463,9 @@ unsafe fn in_out_few<K: Kind, const ROWS: usize>(p: &Product<'_>) {
     SUMS.set(sums);
 }
 
-/// Bytes of a run of weights that are asked for one group of eight inputs ahead.
-const AHEAD: usize = 256;
+/// How far ahead of their use bytes of each of eight runs of weights are asked for: 4 KiB in all, which is what a core uses
+/// in the time that memory takes to answer.
+const AHEAD: usize = 512;
 
 /// Adds INPUTS inputs to the sums of up to 32 columns.
 #[inline(always)]
@@ -723,10 +588,12 @@ unsafe fn by_layout<K: Kind>(layout: Layout, p: &Product<'_>) {
     // SAFETY: the caller has checked the product.
     unsafe {
         match (layout, p.x.panel_rows) {
-            (Layout::OutIn, 1) => out_in_few::<K, 1>(p),
-            (Layout::OutIn, 2) => out_in_few::<K, 2>(p),
-            (Layout::OutIn, 4) => out_in_few::<K, 4>(p),
-            (Layout::OutIn, FEW) => out_in_few::<K, FEW>(p),
+            (Layout::OutIn, 1) => out_in_few::<K, 1, 1>(p),
+            (Layout::OutIn, 2) => out_in_few::<K, 1, 2>(p),
+            (Layout::OutIn, 4) => out_in_few::<K, 1, 4>(p),
+            // Two groups use every load of x twice, which pays where the weights have to be widened as well.
+            (Layout::OutIn, FEW) if K::WIDENS => out_in_few::<K, 2, FEW>(p),
+            (Layout::OutIn, FEW) => out_in_few::<K, 1, FEW>(p),
             (Layout::OutIn, OUT_IN_ROWS) => out_in_many::<K>(p),
             (Layout::InOut, 1) => in_out_few::<K, 1>(p),
             (Layout::InOut, 2) => in_out_few::<K, 2>(p),

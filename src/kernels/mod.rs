@@ -21,6 +21,8 @@ mod blocks;
 mod cache;
 #[cfg(target_arch = "x86_64")]
 mod dense512;
+#[cfg(target_arch = "x86_64")]
+mod kinds512;
 mod lanes;
 mod math;
 mod matmul;
