@@ -22,8 +22,17 @@ use fireside::kernels::{Arithmetic, Before, Format, Kernels, Layout, Matrix, Par
 use half::{bf16, f16};
 
 /// Inputs and outputs of the layers of GPT-2 (124M), SmolLM2-135M and Mistral-7B.
-const SHAPES: &[(usize, usize)] =
-    &[(768, 2304), (768, 3072), (3072, 768), (768, 50257), (576, 1536), (1536, 576), (4096, 4096), (4096, 14336), (14336, 4096)];
+const SHAPES: &[(usize, usize)] = &[
+    (768, 2304),
+    (768, 3072),
+    (3072, 768),
+    (768, 50257),
+    (576, 1536),
+    (1536, 576),
+    (4096, 4096),
+    (4096, 14336),
+    (14336, 4096),
+];
 
 /// A token, few sequences, many, a short prompt, a prompt.
 const ROWS: &[usize] = &[1, 4, 8, 32, 512];
@@ -194,7 +203,8 @@ fn asked() -> Result<Asked, String> {
             }
             "--shapes" => {
                 let shape = |text: &str| {
-                    let (inputs, outputs) = text.split_once('x').ok_or(format!("expected 4096x4096, found `{text}`"))?;
+                    let (inputs, outputs) =
+                        text.split_once('x').ok_or(format!("expected 4096x4096, found `{text}`"))?;
                     Ok::<_, String>((number(inputs)?, number(outputs)?))
                 };
                 shapes = value()?.split(',').map(shape).collect::<Result<Vec<_>, _>>()?;
@@ -235,8 +245,7 @@ fn run(asked: &Asked) -> Result<(), String> {
                 let mut expected = None;
                 for kernels in &asked.tiers {
                     for threads in &asked.threads {
-                        let name =
-                            format!("linear_{format}_{}/{inputs}x{outputs}/m{rows}/t{threads}", kernels.name());
+                        let name = format!("linear_{format}_{}/{inputs}x{outputs}/m{rows}/t{threads}", kernels.name());
                         if !asked.filter.iter().all(|word| name.contains(word.as_str())) {
                             continue;
                         }
@@ -252,14 +261,16 @@ fn run(asked: &Asked) -> Result<(), String> {
                             kernels.linear(pool, &[Part { matrix, bias: None }], Before::Nothing, x, None)
                         };
                         let expected = expected.get_or_insert_with(|| {
-                            let some = checked(*rows).iter().flat_map(|row| &x[row * inputs..(row + 1) * inputs]);
+                            let some = checked(*rows).into_iter().flat_map(|row| &x[row * inputs..(row + 1) * inputs]);
                             call(scalar, &every, &some.copied().collect::<Vec<f32>>(), 0)
                         });
                         let pool = &pools[threads];
                         let found = call(kernels, pool, &x, 0);
-                        let some = checked(*rows).into_iter().flat_map(|row| &found[row * outputs..(row + 1) * outputs]);
+                        let some =
+                            checked(*rows).into_iter().flat_map(|row| &found[row * outputs..(row + 1) * outputs]);
                         check(&name, expected, &some.copied().collect::<Vec<f32>>())?;
-                        let work = Work { bytes: kind.bytes(inputs * outputs), operations: 2 * inputs * outputs * rows };
+                        let work =
+                            Work { bytes: kind.bytes(inputs * outputs), operations: 2 * inputs * outputs * rows };
                         report(&name, &work, kind.arithmetic(), kernels, pool, &probed, |copy| {
                             std::hint::black_box(call(kernels, pool, &x, copy));
                         });

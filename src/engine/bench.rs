@@ -153,13 +153,10 @@ impl Bench {
         self.compute().describe()
     }
 
-    /// Sequences with `depth` tokens each, the same in all of them.
+    /// Sequences with `depth` tokens each. Each has a cache of its own: what several share is read once for all of them.
     pub(crate) fn sequences(&mut self, count: usize, depth: usize) -> Result<Sequences> {
-        let mut first = [self.new_cache()];
-        self.feed(&mut first, depth)?;
-        let [first] = first;
-        let mut caches = vec![first.clone(); count - 1];
-        caches.push(first);
+        let mut caches: Vec<KvCache> = (0..count).map(|_| self.new_cache()).collect();
+        self.feed(&mut caches, depth)?;
         Ok(Sequences { caches, depth })
     }
 
@@ -328,10 +325,17 @@ fn arithmetic_of(kind: Kind) -> Arithmetic {
 
 /// Refuses weights that the machine has no room for before the first of them is made.
 fn check_room(weights: usize) -> Result<()> {
-    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else { return Ok(()) };
+    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else {
+        return Ok(());
+    };
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let problem = format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
-    Err(Error::setting("random", problem, "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`"))
+    let problem =
+        format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
+    Err(Error::setting(
+        "random",
+        problem,
+        "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`",
+    ))
 }
 
 /// A setting of the bench that a model's context has no room for.

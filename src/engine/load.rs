@@ -23,7 +23,7 @@ use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
 /// prompt stops soon.
-const PREFILL_CHUNK: usize = 256;
+const PREFILL_CHUNK: usize = 512;
 
 /// How to load a model.
 ///
@@ -94,7 +94,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Tokens of a prompt that one step takes, 256 by default. A cancelled prompt stops between two chunks; the results
+    /// Tokens of a prompt that one step takes, 512 by default. A cancelled prompt stops between two chunks; the results
     /// do not depend on it.
     #[must_use]
     pub fn prefill_chunk(mut self, tokens: usize) -> Self {

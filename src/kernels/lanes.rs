@@ -119,7 +119,7 @@ pub(super) trait Element: Copy {
         }
         let mut ordered = [0.0; LANES];
         for i in 0..LANES {
-            ordered[i] = lanes.0[i / 8 * 8 + i % 4 * 2 + (i / 4 % 2 ^ 1)];
+            ordered[i] = lanes.0[i / 8 * 8 + i % 4 * 2 + ((i / 4 % 2) ^ 1)];
         }
         Lanes(ordered)
     }

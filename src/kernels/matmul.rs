@@ -112,7 +112,7 @@ pub(super) fn prepare(w: &Matrix<'_>, panel_rows: usize, x: &[f32], to: &mut [u8
             Layout::OutIn => {
                 for (to, x) in to.as_chunks_mut::<8>().0.iter_mut().zip(x.chunks(8)) {
                     for (i, x) in x.iter().enumerate() {
-                        to[(i % 2 ^ 1) * 4 + i / 2] = round(*x).widen();
+                        to[((i % 2) ^ 1) * 4 + i / 2] = round(*x).widen();
                     }
                 }
             }

@@ -432,4 +432,78 @@ mod tests {
         }
         panic!("{} of 2 threads sleep", shared.sleepers.load(Ordering::SeqCst));
     }
+
+    #[test]
+    fn a_sleeper_hears_of_every_call() {
+        // Each piece waits for the others, so that a thread that misses the call is missed. The pauses between calls last
+        // from nothing to well after a thread has gone to sleep, in steps that no spin is a multiple of.
+        for threads in [2, 3] {
+            let pool = pool(threads);
+            let spin = pool.shared.as_ref().expect("several threads").spin;
+            let calls = if cfg!(miri) { 20 } else { 1500 };
+            for call in 0..calls {
+                let pause = spin * (call % 97) / 60;
+                let since = Instant::now();
+                while since.elapsed() < pause {
+                    std::hint::spin_loop();
+                }
+                let arrived = AtomicUsize::new(0);
+                pool.run(threads, |_| {
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    let since = Instant::now();
+                    while arrived.load(Ordering::SeqCst) < threads {
+                        assert!(
+                            since.elapsed() < Duration::from_secs(20),
+                            "call {call}: a thread of {threads} is missing"
+                        );
+                        std::thread::yield_now();
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn results_are_seen_by_the_caller_whatever_else_happens() {
+        // Plain memory, written by pieces and read by the caller, between panics, nested calls and other callers.
+        let rounds = if cfg!(miri) { 5 } else { 300 };
+        for threads in [2, 3, 8] {
+            let pool = pool(threads);
+            std::thread::scope(|scope| {
+                for caller in 0..3 {
+                    let pool = &pool;
+                    scope.spawn(move || {
+                        for round in 0..rounds {
+                            let len = 1 + (round * 7 + caller) % 40;
+                            let mut all = vec![0; len];
+                            pool.for_each(all.chunks_mut(3).enumerate().collect(), |(i, part)| {
+                                for (j, x) in part.iter_mut().enumerate() {
+                                    *x = round + 3 * i + j;
+                                }
+                            });
+                            assert!(all.iter().enumerate().all(|(i, x)| *x == round + i));
+                            if round % 50 == 49 {
+                                let run = AssertUnwindSafe(|| pool.run(5, |i| assert_ne!(i, round % 5, "on purpose")));
+                                assert!(catch_unwind(run).is_err());
+                            }
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_pool_may_end_while_its_threads_work_spin_or_sleep() {
+        for round in 0..if cfg!(miri) { 3 } else { 100 } {
+            let pool = pool(3);
+            if round % 3 > 0 {
+                pool.run(3, |_| ());
+            }
+            if round % 3 > 1 {
+                std::thread::sleep(Duration::from_micros(20 * round));
+            }
+            drop(pool);
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod arena;
 mod attention;
 mod cases;
 mod decode;
+mod edges;
 mod fuzz;
 
 use std::num::NonZeroUsize;

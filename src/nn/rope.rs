@@ -26,11 +26,14 @@ impl Rope {
     pub(super) fn spelled_out(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
         let (tokens, heads, head_dim) = x.dims3()?;
         let (turned, pairs) = (self.0.dim(), self.0.dim() / 2);
-        let table = |of: fn((&'_ [f32], &'_ [f32])) -> Vec<f32>| -> Result<Tensor> {
-            let rows: Vec<f32> = positions.iter().flat_map(|p| of(self.0.angles(*p as usize))).collect();
-            Ok(Tensor::from_vec(rows, (tokens, 1, pairs), x.device())?)
-        };
-        let (cos, sin) = (table(|(cos, _)| cos.to_vec())?, table(|(_, sin)| sin.to_vec())?);
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for position in positions {
+            let angles = self.0.angles(*position as usize);
+            cos.extend_from_slice(angles.0);
+            sin.extend_from_slice(angles.1);
+        }
+        let table = |numbers| Tensor::from_vec(numbers, (tokens, 1, pairs), x.device());
+        let (cos, sin) = (table(cos)?, table(sin)?);
         let (part, rest) = (x.narrow(2, 0, turned)?, x.narrow(2, turned, head_dim - turned)?);
         let (a, b) = match self.0.pairing() {
             Pairing::Halves => (part.narrow(2, 0, pairs)?, part.narrow(2, pairs, pairs)?),

@@ -152,7 +152,7 @@ fn role_of(name: &str) -> Role {
         Some((first, second)) => first == above && second == last,
         None => *known == last,
     };
-    ROLES.iter().find(|(_, names)| names.iter().any(|known| is(&known))).map_or(Role::Other, |(role, _)| *role)
+    ROLES.iter().find(|(_, names)| names.iter().any(&is)).map_or(Role::Other, |(role, _)| *role)
 }
 
 /// The number of a tensor's layer: the first part of its name that is one.
@@ -363,7 +363,7 @@ mod tests {
     /// What `llama-quantize` gives models of these shapes, read from the files that it wrote.
     #[test]
     fn formats_are_mixed_as_by_the_reference() {
-        let all = |format: &str| vec![format; 12].join(" ");
+        let all = |format: &str| [format; 12].join(" ");
         let more = "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k q6_k";
         check(
             Quant::Q4KM,
@@ -424,8 +424,8 @@ mod tests {
         check(Quant::Q5KS, &llama(1, 576, (9, 3), IsTied::Yes), &[("q_proj", "q5_1"), ("embed_tokens", "q8_0")]);
         check(Quant::Q2K, &llama(1, 576, (9, 3), IsTied::Yes), &[("gate_proj", "q4_0"), ("down_proj", "q3_k")]);
         // Rows of 304 are no blocks of any format.
-        check(Quant::Q8_0, &gpt2(304), &[("wte", "-"), ("c_fc", &vec!["-"; 12].join(" "))]);
-        check(Quant::Q8_0, &gpt2(304), &[("mlp.c_proj", &vec!["q8_0"; 12].join(" "))]);
+        check(Quant::Q8_0, &gpt2(304), &[("wte", "-"), ("c_fc", &["-"; 12].join(" "))]);
+        check(Quant::Q8_0, &gpt2(304), &[("mlp.c_proj", &["q8_0"; 12].join(" "))]);
     }
 
     #[test]

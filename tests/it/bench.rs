@@ -36,7 +36,9 @@ fn a_sweep_runs_every_test_with_every_depth_batch_and_number_of_threads() {
     let found: Vec<_> = tests.iter().map(key).collect();
     let mut expected = BTreeSet::new();
     for name in ["pp16", "tg4", "pp8+tg2"] {
-        for (threads, depth, batch) in [(1, 0, 1), (1, 0, 3), (1, 8, 1), (1, 8, 3), (2, 0, 1), (2, 0, 3), (2, 8, 1), (2, 8, 3)] {
+        for (threads, depth, batch) in
+            [(1, 0, 1), (1, 0, 3), (1, 8, 1), (1, 8, 3), (2, 0, 1), (2, 0, 3), (2, 8, 1), (2, 8, 3)]
+        {
             expected.insert((name.to_owned(), threads, depth, batch));
         }
     }
@@ -225,13 +227,20 @@ fn the_gate_fails_where_it_is_slower_and_says_by_how_much() {
     refused(&["-p", "16", "-n", "5"], "holds no test `tg5`");
     refused(&["-p", "16", "-n", "4", "-d", "2"], "holds no test `pp16` at depth 2");
     refused(&["-p", "16", "-n", "4", "--dtype", "f32"], "holds the type `f16`, and this is `f32`");
-    refused(&["-p", "16", "-n", "4", "--random", "gpt2", "--layers", "1"], "holds the model `ember`, and this is `gpt2, 1 layer`");
+    refused(
+        &["-p", "16", "-n", "4", "--random", "gpt2", "--layers", "1"],
+        "holds the model `ember`, and this is `gpt2, 1 layer`",
+    );
 
     // With other threads there is nothing to judge by, which is no success.
     std::fs::copy(&file, &other).expect("a copied file");
     let unlike = bench(&["--threads", "2", "--compare", &name_of(&other), "--fail-if-slower", "5"]);
     assert_eq!(unlike.code, Some(1));
-    assert!(unlike.stderr.contains("with 2 threads") && unlike.stderr.contains("nothing can be judged"), "{}", unlike.stderr);
+    assert!(
+        unlike.stderr.contains("with 2 threads") && unlike.stderr.contains("nothing can be judged"),
+        "{}",
+        unlike.stderr
+    );
 }
 
 #[cfg(feature = "ember")]

@@ -195,7 +195,7 @@ fn a_head_that_repeats_the_embedding_is_quantised_once() {
 fn perplexity_in_q8_0_is_that_of_the_original() {
     let check = |name: &str, prompt: Prompt, options: ScoreOptions| {
         let perplexity = |builder: EngineBuilder| {
-            let score = builder.load(name).unwrap().score(prompt.clone(), options.clone());
+            let score = builder.load(name).unwrap().score(prompt.clone(), options);
             score.unwrap().perplexity
         };
         let relative = perplexity(Engine::builder().quant(Quant::Q8_0)) / perplexity(Engine::builder()) - 1.0;

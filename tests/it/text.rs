@@ -223,7 +223,7 @@ fn the_space_between_a_prompt_and_its_text_is_kept() {
     let sampling = Sampling { max_new_tokens: Some(6), ignore_eos: Some(true), ..Sampling::greedy() };
     let mut spaces = 0;
     for start in 3..60u32 {
-        let prompt = vec![1, start, 2 * start % 97 + 3];
+        let prompt = [1, start, 2 * start % 97 + 3];
         for prompt in [&prompt[..], &prompt[..1], &prompt[1..]] {
             let text = engine.generate(prompt, sampling.clone()).unwrap().completions().unwrap().remove(0);
             let tokenizer = engine.tokenizer();

@@ -152,7 +152,7 @@ impl Comparison {
         if self.rows.is_empty() {
             bail!("no test of {} ran with the same number of threads, so nothing can be judged", self.file);
         }
-        let slower = |row: &&Row| !(row.ratio >= 1.0 - percent / 100.0); // a NaN is no pass
+        let slower = |row: &&Row| row.ratio.is_nan() || row.ratio < 1.0 - percent / 100.0;
         let slower: Vec<String> = (self.rows.iter().filter(slower))
             .map(|row| {
                 let depth = if row.depth > 0 { format!(" @ d{}", row.depth) } else { String::new() };

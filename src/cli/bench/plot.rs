@@ -139,7 +139,10 @@ fn scale(points: &[Point<'_>], levels: &[(Arithmetic, f64)], read: f64, highest:
     let low = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min).log10();
     let most = xs.clone().fold(0.0, f64::max).log10();
     const ROOM: f64 = 0.45; // decades
-    Scale { x: (low(&mut xs.into_iter()) - ROOM, most + 2.0 * ROOM), y: (low(&mut ys.into_iter()) - ROOM, highest.log10() + 0.3) }
+    Scale {
+        x: (low(&mut xs.into_iter()) - ROOM, most + 2.0 * ROOM),
+        y: (low(&mut ys.into_iter()) - ROOM, highest.log10() + 0.3),
+    }
 }
 
 fn axes(svg: &mut String, scale: &Scale) {
@@ -153,7 +156,14 @@ fn axes(svg: &mut String, scale: &Scale) {
         line(svg, "grid", ((LEFT, y), (RIGHT, y)));
         text(svg, "muted", (LEFT - 9.0, y + 4.0), SMALL, "end", &label);
     }
-    text(svg, "text", ((LEFT + RIGHT) / 2.0, BOTTOM + 45.0), LABEL, "middle", "operations for each byte that must be read");
+    text(
+        svg,
+        "text",
+        ((LEFT + RIGHT) / 2.0, BOTTOM + 45.0),
+        LABEL,
+        "middle",
+        "operations for each byte that must be read",
+    );
     let (x, y) = (24.0, (TOP + BOTTOM) / 2.0);
     let _ = writeln!(
         svg,
@@ -409,7 +419,16 @@ mod tests {
         ]);
         let svg = plot(&sweep).expect("a picture");
         assert_eq!(svg.matches("<circle").count(), 8);
-        for label in ["pp512: 92 %", "pp512, 1 thread: 92 %", "pp512 @ d500", "tg128: 92 %", "tg128, 1 thread", "tg128 @ d900", "tg128 × 8", "pp64+tg32"] {
+        for label in [
+            "pp512: 92 %",
+            "pp512, 1 thread: 92 %",
+            "pp512 @ d500",
+            "tg128: 92 %",
+            "tg128, 1 thread",
+            "tg128 @ d900",
+            "tg128 × 8",
+            "pp64+tg32",
+        ] {
             assert!(svg.contains(&format!(">{label}")), "{label}: {svg}");
         }
         assert!(svg.contains("AMD &lt;EPYC&gt; &amp; sons") && !svg.contains("<EPYC>"));

@@ -71,13 +71,14 @@ pub(super) fn measure(bench: &mut Bench, test: &Test, repetitions: u16, probe: &
     let tokens = ((test.prompt + test.generate) * test.batch) as f64;
     let mut sequences = bench.sequences(test.batch, test.depth)?;
     let (mut times, mut reads) = (Vec::new(), vec![probe.read(bench)]);
-    let energy = Energy::now();
+    let mut joules = Some(0.0);
     for _ in 0..repetitions {
         bench.refresh(&mut sequences)?;
+        let energy = Energy::now();
         times.push(bench.measure(&mut sequences, test.prompt, test.generate)?);
+        joules = joules.zip(energy.and_then(Energy::joules_since)).map(|(sum, spent)| sum + spent);
         reads.push(probe.read(bench));
     }
-    let joules = energy.and_then(Energy::joules_since);
     let reads: Vec<f64> = reads.into_iter().flatten().collect();
     let demand = bench.demand(test.batch, test.depth, test.prompt, test.generate);
     let read = median(&reads);
@@ -96,7 +97,6 @@ pub(super) fn measure(bench: &mut Bench, test: &Test, repetitions: u16, probe: &
         bytes_per_token: demand.bytes / tokens,
         operations_per_token: demand.operations.iter().map(|(_, count)| count).sum::<f64>() / tokens,
         read_gb_s: read.map(|read| read / 1e9),
-        // The probes' share of the time is theirs.
         joules_per_token: joules.map(|joules| joules / (tokens * f64::from(repetitions))),
         tokens_per_s: speed,
     })

@@ -55,7 +55,7 @@ pub(super) enum Values {
 }
 
 impl Values {
-    fn any(numbers: &mut Numbers) -> Values {
+    pub(super) fn any(numbers: &mut Numbers) -> Values {
         match numbers.below(16) {
             0..=7 => Values::Tame,
             8..=10 => Values::Wild,
@@ -318,15 +318,23 @@ impl Case {
         let all: usize = parts.iter().map(|(_, outputs, _)| outputs).sum();
         let first = First::any(&mut numbers, inputs);
         let wide = if let First::Gated(_) = first { 2 * inputs } else { inputs };
+        // Infinity times a number that `vdpbf16ps` takes for zero is another thing.
+        let x = if w == Values::Tiny && x == Values::NotFinite { Values::Tame } else { x };
         // Rows unlike each other, so that one cannot stand in for another.
-        let rows_of_x = (0..rows).flat_map(|_| x.floats(&mut numbers, wide)).collect();
+        let rows_of_x: Vec<f32> = (0..rows).flat_map(|_| x.floats(&mut numbers, wide)).collect();
         let residual = (numbers.below(2) == 0).then(|| numbers.many(rows * all));
         let start = numbers.below(rows);
         let again = start..start + 1 + numbers.below(rows - start);
         let threads = if numbers.below(16) == 0 { 1 + numbers.below(3) } else { 0 };
         let edge = Edge::any(&mut numbers);
-        let tiny = [w, x].contains(&Values::Tiny) && parts.iter().any(|(w, ..)| matches!(w, Weights::Bf16(_)));
-        let flushed = if tiny { 2.0 * inputs as f32 * f32::MIN_POSITIVE } else { 0.0 };
+        let bf16 = parts.iter().any(|(w, ..)| matches!(w, Weights::Bf16(_)));
+        let flushed = if bf16 && [w, x].contains(&Values::Tiny) {
+            // Numbers that are multiplied grow to their square at most, in gates, or to the root of their count, in norms.
+            let largest = rows_of_x.iter().fold(8.0f32, |largest, x| largest.max(x.abs()));
+            2.0 * inputs as f32 * f32::MIN_POSITIVE * largest * largest
+        } else {
+            0.0
+        };
         let what = format!(
             "{} of {count}: {rows} rows, {inputs} inputs, {all} outputs, weights {w:?}, x {x:?}, {edge:?}, before {:?}, \
              pool {threads}, seed {seed:#x}",
@@ -449,7 +457,7 @@ impl Case {
 }
 
 /// Equal bits, or both not a number: which of two NaNs a sum passes on is the CPU's choice.
-fn same(a: f32, b: f32) -> bool {
+pub(super) fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
