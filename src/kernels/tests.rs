@@ -109,6 +109,7 @@ fn check_matmul(layout: Layout, rows: usize, inputs: usize, outputs: usize, wild
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn matmul_is_right_and_has_the_same_bits_in_every_tier_and_batch() {
     for layout in [Layout::OutIn, Layout::InOut] {
         for n in (1..=70).step_by(if cfg!(debug_assertions) { 3 } else { 1 }) {
@@ -126,6 +127,7 @@ fn matmul_is_right_and_has_the_same_bits_in_every_tier_and_batch() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn matmul_has_the_same_bits_with_any_number_of_threads() {
     let pools = [pool(1), pool(2), pool(3)];
     let mut numbers = Numbers(1);
@@ -172,6 +174,7 @@ fn half_precision_weights_have_the_bits_of_the_same_weights_as_f32() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn widening_is_exact_for_every_bit_pattern() {
     let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
     let brains: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
@@ -228,6 +231,7 @@ fn a_wrong_length_is_named() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn layer_norm_is_right_and_has_the_same_bits_everywhere() {
     let mut numbers = Numbers(4);
     for dim in (1..=70).chain([768, 1000]) {
@@ -271,6 +275,7 @@ fn sweep(from: f32, to: f32, count: usize) -> impl Iterator<Item = f32> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn exp_is_within_two_ulps() {
     let mut worst = 0.0f64;
     for x in sweep(-87.3, 88.7, 2_000_000) {
@@ -321,6 +326,7 @@ fn erfc(x: f64) -> f64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn activations_follow_their_formulas() {
     type Formula = fn(f64) -> f64;
     let cases: [(Activation, Formula); 5] = [
@@ -358,6 +364,7 @@ fn activations_follow_their_formulas() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn the_first_non_finite_number_is_found_wherever_it_is() {
     let len = 3000;
     let (w, w16) = (vec![f32::MAX; len], vec![f16::MIN; len]);

@@ -230,7 +230,7 @@ impl Memory {
             x: Arena::new(1 << 18),
             residual: Arena::new(1 << 18),
             biases: arenas(),
-            pools: [1, 2, 3, 8].map(pool).into(),
+            pools: if cfg!(miri) { [1, 2, 2, 2] } else { [1, 2, 3, 8] }.map(pool).into(),
         }
     }
 }
@@ -265,6 +265,10 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Small, around the edges of blocks and tiles, and such that a million cases take minutes.
     pub(super) fn any(numbers: &mut Numbers, kind: Kind) -> Sizes {
+        if cfg!(miri) {
+            let inputs = if kind.unit() == 1 { 1 + numbers.below(20) } else { kind.unit() };
+            return Sizes { rows: 1 + numbers.below(3), inputs, outputs: 1 + numbers.below(12) };
+        }
         let rows = match numbers.below(16) {
             0..=7 => 1,
             8..=12 => 1 + numbers.below(8),

@@ -29,11 +29,13 @@ fn step(optimised: usize) -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn any_number_of_rows() {
     check((1..=40).step_by(step(1)).map(|rows| (rows, 1 + rows % 3, 33)));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn any_number_of_outputs() {
     let around = [95, 96, 97, 127, 128, 129, 191, 192, 193];
     for rows in [1, 3, 17] {
@@ -42,6 +44,7 @@ fn any_number_of_outputs() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn any_number_of_inputs() {
     for rows in [1, 5, 18] {
         check((1..=32).step_by(step(1)).map(|units| (rows, units, 17)));
@@ -49,6 +52,7 @@ fn any_number_of_inputs() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn large_products_are_cut_for_any_number_of_threads() {
     let tiers = available();
     let pools = [1, 2, 3, 8].map(pool);
@@ -79,6 +83,7 @@ fn large_products_are_cut_for_any_number_of_threads() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn every_kind_of_numbers_meets_every_other() {
     use Values::{Full, NotFinite, Sparse, Tame, Tiny, Wild};
     let tiers = available();
@@ -98,6 +103,7 @@ fn every_kind_of_numbers_meets_every_other() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn saturated_blocks_do_not_overflow() {
     // All quants at one end, all numbers of x at the other: the largest sums that there are.
     let tiers = available();
