@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", conflicts_with = "model", help_heading = "Model")]
     random: Option<String>,
     /// With --random: so many layers, where all of them would be too large or too slow
-    #[arg(long, value_name = "N", requires = "random", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
+    #[arg(long, value_name = "N", requires = "random", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Model")]
     layers: Option<u32>,
     #[command(flatten)]
     machine: MachineArgs,
