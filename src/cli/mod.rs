@@ -3,6 +3,7 @@
 //! stdout carries the answer and nothing else; warnings, timings and errors go to stderr. Exit codes: 0 done, 1 failed,
 //! 2 bad usage, 130 on Ctrl-C; a closed pipe ends quietly.
 
+mod allocator;
 mod bench;
 mod bundle;
 mod cache;
@@ -98,6 +99,7 @@ pub fn generate() -> ExitCode {
 /// Parses the arguments and runs the command, or says what is wrong with them and exits with 2. `--help` and `--version`
 /// are answers like any other.
 fn with_arguments<C: CommandFactory + FromArgMatches>(run: impl FnOnce(C) -> Result<()>) -> ExitCode {
+    allocator::keep_freed_memory();
     output::on_interrupt_exit();
     let parsed = complete(C::command())
         .try_get_matches()

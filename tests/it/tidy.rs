@@ -17,7 +17,8 @@ const LAYERS: &[&[&str]] = &[
 /// The only files that may say `unsafe`: entries compiled for instruction sets, the memory map, and the look at stdout
 /// before `main`.
 /// Folders and files.
-const UNSAFE_HOMES: &[&str] = &["src/kernels/", "src/weights/safetensors.rs", "src/cli/output.rs"];
+const UNSAFE_HOMES: &[&str] =
+    &["src/kernels/", "src/weights/safetensors.rs", "src/cli/allocator.rs", "src/cli/output.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
