@@ -138,6 +138,7 @@ const ROLES: &[(Role, &[&str])] = &[
 ];
 
 /// Layers whose weights are stored (inputs, outputs): GPT-2's `Conv1D`.
+#[cfg(any(test, feature = "cli"))]
 const TRANSPOSED: &[&str] = &["c_attn", "c_proj", "c_fc"];
 
 /// The part of a name that `.weight` ends, and its parts.
@@ -240,6 +241,7 @@ impl Mix {
     }
 
     /// The format of a tensor by its shape in the file, and the numbers in its rows.
+    #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
         let is_transposed = layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
