@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{ids, json, model, name_of, write_tokenizer};
 
+#[cfg(feature = "cli")]
 const ALL: [&str; 14] = [
     "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "iq4_nl", "q4_1", "q4_0", "mxfp4",
     "q3_k_m", "q2_k",
