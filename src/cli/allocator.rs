@@ -1,7 +1,7 @@
 //! How the C library keeps freed memory. It knows nothing of what the memory is used for.
 
 /// Keeps what was freed for the next layer of the network. By default glibc hands rows of more than a few megabytes back to
-/// the system and asks for them again at the next product, and each page costs a fault: a tenth of the time of a long prompt.
+/// the system and asks for them again at the next product, and each page costs a fault: a tenth of the time of a long prompt and more.
 /// The program's own choice and not the library's, since it holds for the whole process.
 pub(super) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
