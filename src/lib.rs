@@ -23,11 +23,14 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
+#[allow(dead_code, unused_imports)] // the engine does not ask for it yet
+mod gguf;
 #[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
 // commands and downloads together use all of it
 mod hub;
 #[doc(hidden)]
 pub mod kernels;
+mod mapped;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command tells what a model would need
 mod memory;
 mod models;
