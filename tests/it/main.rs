@@ -43,6 +43,7 @@ mod offline;
 mod program;
 mod quant;
 mod score;
+mod session;
 mod support;
 mod text;
 mod tidy;
