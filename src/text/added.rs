@@ -141,6 +141,8 @@ fn is_word(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn token(id: u32, content: &str, special: bool) -> Added {
@@ -178,8 +180,8 @@ mod tests {
         );
         let one = || vec![token(0, "<s>", true)];
         let all = [("<s>", Some(0)), ("<s>", None), ("<s>", Some(0))].map(|part| part);
-        check(one(), "<s><s><s>", Specials::AsTextWithin(&[3..6]), &all);
-        check(one(), "<s><s><s>", Specials::AsTextWithin(&[4..5]), &all);
+        check(one(), "<s><s><s>", Specials::AsTextWithin(slice::from_ref(&(3..6))), &all);
+        check(one(), "<s><s><s>", Specials::AsTextWithin(slice::from_ref(&(4..5))), &all);
         check(
             one(),
             "<s><s><s>",
