@@ -47,3 +47,4 @@ mod session;
 mod support;
 mod text;
 mod tidy;
+mod vocab;
