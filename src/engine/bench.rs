@@ -44,7 +44,7 @@ pub(crate) struct Work {
     pub(crate) weight_bytes: usize,
     /// The formats that they are kept in, most bytes first.
     pub(crate) dtypes: Vec<String>,
-    /// Bytes of weights that a pass reads, however many tokens it has.
+    /// Bytes of weights that a pass reads at least, however many tokens it has.
     pub(crate) bytes_per_pass: usize,
     /// Multiplications of a token with the weights, by the arithmetic of their format, without the head.
     products: Vec<(Arithmetic, usize)>,
@@ -86,12 +86,17 @@ impl Bench {
             Keep::AsStored => (stored, None),
             Keep::As(dtype) => (dtype, None),
             Keep::Quantized(quant) => {
-                let number = |names: [&str; 2]| names.iter().find_map(|name| config.json[name].as_u64());
+                // Of a model that sees too, the half that is loaded.
+                let json = config.json.get("text_config").unwrap_or(&config.json);
+                let number = |names: [&str; 2]| names.iter().find_map(|name| json[name].as_u64());
                 let layers = number(["num_hidden_layers", "n_layer"]).unwrap_or(0);
                 let heads = number(["num_attention_heads", "n_head"]).unwrap_or(1);
-                let kv_heads = config.json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
-                let tied = config.json["tie_word_embeddings"].as_bool().unwrap_or(architecture.model_type == "gpt2");
-                (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
+                let kv_heads = json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
+                let experts = number(["num_local_experts", "num_experts"]).unwrap_or(0);
+                let tied =
+                    json["tie_word_embeddings"].as_bool().unwrap_or(is_tied_unless_said(architecture.model_type));
+                let mix = Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied);
+                (stored, Some(mix.with_experts(experts as usize)))
             }
         };
         // candle's operations would copy what has no numbers.
@@ -271,6 +276,11 @@ impl Bench {
     }
 }
 
+/// Whether the head is the embedding where config.json does not say.
+fn is_tied_unless_said(model_type: &str) -> bool {
+    matches!(model_type, "gpt2" | "gemma" | "gemma2" | "gemma3_text" | "gemma3" | "smollm3")
+}
+
 /// Tokens of each sequence in one pass of a prompt.
 fn chunk(sequences: usize) -> usize {
     (PASS / sequences).max(1)
@@ -298,6 +308,9 @@ impl Work {
             if tables.contains(&name.as_str()) {
                 continue;
             }
+            // Of experts only those that one token has.
+            let (used, all) = shape.experts.filter(|_| name.contains(".experts.")).unwrap_or((1, 1));
+            let (numbers, bytes) = (numbers * used / all, bytes * used / all);
             work.bytes_per_pass += bytes;
             if dims.len() == 2 {
                 let to = if dims[0] == shape.vocab_size { &mut work.head } else { &mut work.products };

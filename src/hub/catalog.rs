@@ -213,8 +213,9 @@ mod tests {
         let head_dim = shape.get("head_dim").and_then(Value::as_u64).unwrap_or(d / heads);
         let (q, kv) = (heads * head_dim, n("num_key_value_heads") * head_dim);
         let extra = match card.architecture.as_str() {
-            "qwen2" => q + 2 * kv,   // biases of q, k and v
-            "qwen3" => 2 * head_dim, // norms of q and k
+            "qwen2" => q + 2 * kv,                 // biases of q, k and v
+            "qwen3" => 2 * head_dim,               // norms of q and k
+            "gemma3_text" => 2 * head_dim + 2 * d, // those, and norms behind both halves
             _ => 0,
         };
         let layer = d * (q + 2 * kv) + q * d + 3 * d * inner + 2 * d + extra;

@@ -4,13 +4,23 @@
 //! write `src/models/<model_type>.rs` after the pattern of `gpt2.rs` and add its line to [`ARCHITECTURES`].
 
 mod decoder;
+mod gemma;
+mod gemma2;
+mod gemma3_text;
 mod gpt2;
+mod granite;
 mod head;
+mod layer_types;
 mod llama;
 mod mistral;
+mod mixtral;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
+mod smollm3;
 
 use std::path::Path;
 
@@ -38,6 +48,10 @@ pub struct Shape {
     pub vocab_size: usize,
     /// Most tokens of a sequence.
     pub context: usize,
+    /// Sequences of more tokens than this are turned by other rotary frequencies, from their first token on.
+    pub border: Option<usize>,
+    /// How many experts a token has, and of how many, where there are any.
+    pub experts: Option<(usize, usize)>,
     /// Layers that cache keys and values.
     pub n_layers: usize,
     /// Numbers in one cached row of keys: n_kv_heads · head_dim.
@@ -61,8 +75,23 @@ pub struct Architecture {
 }
 
 /// Every architecture that can be loaded.
-pub const ARCHITECTURES: &[Architecture] =
-    &[gpt2::ARCHITECTURE, llama::ARCHITECTURE, mistral::ARCHITECTURE, qwen2::ARCHITECTURE, qwen3::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[
+    gpt2::ARCHITECTURE,
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+    qwen3_moe::ARCHITECTURE,
+    gemma::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3_text::ARCHITECTURE,
+    gemma3_text::WITH_VISION,
+    phi3::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    granite::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+];
 
 /// A parsed config.json, and where it came from.
 pub struct Config<'a> {
@@ -149,6 +178,25 @@ impl<'a> Config<'a> {
                 None => self.wrong(error.to_string()),
             }
         })
+    }
+
+    /// The same config with a field that it may lack.
+    pub fn or(&self, name: &str, value: Value) -> Config<'a> {
+        let mut json = self.json.clone();
+        if json[name].is_null() {
+            json[name] = value;
+        }
+        Config { path: self.path, json }
+    }
+
+    /// Refuses a number that has to be above 0.
+    pub fn above_zero(&self, name: &str, value: Option<f32>) -> Result<()> {
+        match value {
+            Some(value) if !(value > 0.0 && value.is_finite()) => {
+                Err(self.wrong(format!("expected `{name}` above 0, found {value}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A config.json that contradicts itself.

@@ -5,7 +5,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Shape, Tensor};
 
-use super::{Activation, Embedding, Norm};
+use super::{Activation, Embedding, Norm, numbers};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::kernels::{self, Kernels, Layout, Matrix, Part};
@@ -189,14 +189,6 @@ impl Op<'_> {
         let y = self.kernels.linear(&self.compute.pool, self.parts, self.before, x, residual);
         let outputs = y.len().checked_div(rows).unwrap_or(0);
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
-    }
-}
-
-/// What a tensor's layout says of its storage, if that lies in one piece.
-fn numbers<'a>(storage: &'a CpuStorage, layout: &candle_core::Layout) -> candle_core::Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("a linear layer needs contiguous rows"),
     }
 }
 

@@ -119,10 +119,14 @@ enum Role {
     Head,
     /// The values of attention, alone or with queries and keys in one matrix.
     Values,
+    /// The keys of attention.
+    Keys,
     /// The way out of attention.
     AttentionOutput,
-    /// The way out of a feed-forward block.
+    /// The way out of a feed-forward block, or of one of its experts.
     Down,
+    /// What chooses experts: small, and a choice is right or wrong, so it stays as stored.
+    Router,
     /// Any other.
     Other,
 }
@@ -133,6 +137,8 @@ const ROLES: &[(Role, &[&str])] = &[
     (Role::Positions, &["wpe", "embed_positions", "position_embeddings"]),
     (Role::Head, &["lm_head", "embed_out"]),
     (Role::Values, &["v_proj", "c_attn", "qkv_proj", "query_key_value", "wv"]),
+    (Role::Keys, &["k_proj", "wk"]),
+    (Role::Router, &["mlp.gate", "block_sparse_moe.gate"]),
     (Role::AttentionOutput, &["o_proj", "attn.c_proj", "attention.dense", "wo"]),
     (Role::Down, &["down_proj", "mlp.c_proj", "dense_4h_to_h", "w2", "fc2"]),
 ];
@@ -161,6 +167,11 @@ fn number_of(name: &str) -> Option<usize> {
     layer_of(name).find_map(|part| part.parse().ok())
 }
 
+/// The number of the expert that a tensor belongs to, if it does to one.
+fn expert_of(name: &str) -> Option<usize> {
+    layer_of(name).skip_while(|part| *part != "experts").nth(1)?.parse().ok()
+}
+
 /// Whether a name is the head's.
 pub(super) fn is_head(name: &str) -> bool {
     role_of(name) == Role::Head
@@ -171,9 +182,9 @@ pub(super) fn is_embedding(name: &str) -> bool {
     role_of(name) == Role::Embedding
 }
 
-/// Whether a name is that of learnt positions.
-pub(super) fn is_positions(name: &str) -> bool {
-    role_of(name) == Role::Positions
+/// Whether a matrix stays as stored: learnt positions and routers.
+pub(super) fn is_kept(name: &str) -> bool {
+    matches!(role_of(name), Role::Positions | Role::Router)
 }
 
 /// A mixture for one model.
@@ -186,12 +197,19 @@ pub struct Mix {
     group: usize,
     /// Whether head and embedding are one matrix, which then counts as the head.
     tied: bool,
+    /// Experts of a layer; 0 where it has none.
+    experts: usize,
 }
 
 impl Mix {
     /// The mixture for a model of so many layers, `group` query heads for each head of values.
     pub fn new(quant: Quant, layers: usize, group: usize, tied: bool) -> Mix {
-        Mix { quant, layers, group: group.max(1), tied }
+        Mix { quant, layers, group: group.max(1), tied, experts: 0 }
+    }
+
+    /// The mixture for a model with so many experts in a layer.
+    pub fn with_experts(self, experts: usize) -> Mix {
+        Mix { experts, ..self }
     }
 
     /// The mixture for a model with these tensors. The head may be stored twice, which names do not tell: `tied`.
@@ -203,7 +221,8 @@ impl Mix {
             found.find_map(|(_, shape)| shape.first().copied())
         };
         let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
-        Mix::new(quant, layers, group, tied || !has_head)
+        let experts = tensors.filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
+        Mix::new(quant, layers, group, tied || !has_head).with_experts(experts)
     }
 
     /// Its name.
@@ -220,7 +239,7 @@ impl Mix {
     pub fn format(&self, name: &str, inputs: usize) -> Option<Format> {
         let role = role_of(name);
         let wanted = match role {
-            Role::Positions => return None,
+            Role::Positions | Role::Router => return None,
             Role::Head => self.head(inputs),
             Role::Embedding if self.tied => self.head(inputs),
             Role::Embedding if self.quant == Quant::Mxfp4 => Format::Q8_0,
@@ -259,6 +278,15 @@ impl Mix {
 
     fn of_layer(&self, role: Role, layer: usize) -> Format {
         let layers = self.layers;
+        // Beside eight experts attention is small.
+        match (role, self.quant) {
+            _ if self.experts != 8 => {}
+            (Role::Values | Role::Keys, _) => return Format::Q8_0,
+            (Role::AttentionOutput, Quant::Q4KM | Quant::Q4KS | Quant::Iq4Nl | Quant::Q3KM | Quant::Q2K) => {
+                return Format::Q5K;
+            }
+            _ => {}
+        }
         // The first and the last eighth, and every third layer between them.
         let gets_more = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
         match (self.quant, role) {
@@ -408,6 +436,50 @@ mod tests {
         );
         check(Quant::Q2K, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q4_k q4_k"), ("embed_tokens", "q2_k")]);
         check(Quant::Iq4Nl, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q5_k q5_k")]);
+    }
+
+    /// As the reference's source has it: attention of eight experts gets more, routers stay, a token's experts are one layer's.
+    #[test]
+    fn experts_are_quantised_and_routers_are_not() {
+        let tensors = |experts: usize| {
+            let mut tensors = llama(8, 4608, (32, 8), IsTied::No);
+            tensors.retain(|(name, _)| !name.contains(".mlp."));
+            for layer in 0..8 {
+                let block = format!("model.layers.{layer}.block_sparse_moe");
+                tensors.push((format!("{block}.gate.weight"), vec![experts, 4608]));
+                for expert in 0..experts {
+                    let names = [("w1", [9216, 4608]), ("w2", [4608, 9216]), ("w3", [9216, 4608])];
+                    tensors.extend(
+                        names.map(|(name, shape)| (format!("{block}.experts.{expert}.{name}.weight"), shape.to_vec())),
+                    );
+                }
+            }
+            tensors
+        };
+        check(
+            Quant::Q4KM,
+            &tensors(8),
+            &[
+                ("block_sparse_moe.gate", "- - - - - - - -"),
+                ("v_proj", &["q8_0"; 8].join(" ")),
+                ("k_proj", &["q8_0"; 8].join(" ")),
+                ("q_proj", &["q4_k"; 8].join(" ")),
+                ("o_proj", &["q5_k"; 8].join(" ")),
+                ("experts.7.w1", &["q4_k"; 8].join(" ")),
+                ("experts.7.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
+                ("experts.0.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
+            ],
+        );
+        check(
+            Quant::Q4KM,
+            &tensors(16),
+            &[
+                ("k_proj", &["q4_k"; 8].join(" ")),
+                ("o_proj", &["q4_k"; 8].join(" ")),
+                ("block_sparse_moe.gate", "- - - - - - - -"),
+            ],
+        );
+        check(Quant::Q6K, &tensors(8), &[("k_proj", &["q8_0"; 8].join(" ")), ("o_proj", &["q6_k"; 8].join(" "))]);
     }
 
     /// SmolLM2's widths, 576 and 1536: not whole blocks of 256, and whole ones.

@@ -173,7 +173,13 @@ fn a_shape_with_random_weights_needs_no_files() {
     let quantised = report(&["--random", "smollm2-135m", "--layers", "2", "--quant", "q4_0"]);
     assert!(text(&quantised["model"]["type"]).starts_with("q"), "{}", quantised["model"]);
     assert_eq!(quantised["model"]["architecture"], json!("llama"));
-    for (name, architecture) in [("tinyllama", "llama"), ("qwen2.5-0.5b", "qwen2"), ("qwen3-0.6b", "qwen3")] {
+    for (name, architecture) in [
+        ("tinyllama", "llama"),
+        ("qwen2.5-0.5b", "qwen2"),
+        ("qwen3-0.6b", "qwen3"),
+        ("gemma-3-270m", "gemma3_text"),
+        ("phi-3-mini", "phi3"),
+    ] {
         let one = report(&["--random", name, "--layers", "1"]);
         assert_eq!(one["model"]["architecture"], json!(architecture));
     }
