@@ -161,10 +161,10 @@ fn rotations(config: &Config, c: &Gemma3Config) -> Result<Vec<Rotation>> {
     let json = &config.json;
     let given = |kind: &str| json["rope_parameters"][kind].as_object().cloned().unwrap_or_default();
     let (mut full, mut sliding) = (given("full_attention"), given("sliding_attention"));
-    if let Some(flat) = json["rope_parameters"].as_object().filter(|_| full.is_empty() && sliding.is_empty()) {
-        if !flat.is_empty() {
-            return Err(config.unsupported("`rope_parameters` that are not listed by kind of layer are not supported"));
-        }
+    if let Some(flat) = json["rope_parameters"].as_object().filter(|_| full.is_empty() && sliding.is_empty())
+        && !flat.is_empty()
+    {
+        return Err(config.unsupported("`rope_parameters` that are not listed by kind of layer are not supported"));
     }
     match &json["rope_scaling"] {
         Value::Null => {}

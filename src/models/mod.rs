@@ -3,11 +3,18 @@
 //! A model knows no device, file format or quantisation: it names its tensors and strings layers together. To add one,
 //! write `src/models/<model_type>.rs` after the pattern of `gpt2.rs` and add its line to [`ARCHITECTURES`].
 
+mod bloom;
+mod checks;
+mod classic;
 mod decoder;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3_text;
 mod gpt2;
+mod gpt_neo;
+mod gpt_neox;
+mod gptj;
 mod granite;
 mod head;
 mod layer_types;
@@ -15,12 +22,16 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod olmo2;
+mod opt;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod rope;
 mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use std::path::Path;
 
@@ -76,21 +87,30 @@ pub struct Architecture {
 
 /// Every architecture that can be loaded.
 pub const ARCHITECTURES: &[Architecture] = &[
-    gpt2::ARCHITECTURE,
-    llama::ARCHITECTURE,
-    mistral::ARCHITECTURE,
-    mixtral::ARCHITECTURE,
-    qwen2::ARCHITECTURE,
-    qwen3::ARCHITECTURE,
-    qwen3_moe::ARCHITECTURE,
-    gemma::ARCHITECTURE,
+    bloom::ARCHITECTURE,
+    falcon::ARCHITECTURE,
     gemma2::ARCHITECTURE,
     gemma3_text::ARCHITECTURE,
     gemma3_text::WITH_VISION,
-    phi3::ARCHITECTURE,
-    olmo2::ARCHITECTURE,
+    gemma::ARCHITECTURE,
+    gpt2::ARCHITECTURE,
+    gpt_neo::ARCHITECTURE,
+    gpt_neox::ARCHITECTURE,
+    gptj::ARCHITECTURE,
     granite::ARCHITECTURE,
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    opt::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    phi::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+    qwen3_moe::ARCHITECTURE,
     smollm3::ARCHITECTURE,
+    stablelm::ARCHITECTURE,
+    starcoder2::ARCHITECTURE,
 ];
 
 /// A parsed config.json, and where it came from.

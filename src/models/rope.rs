@@ -127,6 +127,22 @@ pub(super) fn partial(config: &Config, head_dim: usize, context: usize, part: f6
     settings.rotation(turned)
 }
 
+/// The rotation of `dim` numbers of a head, with nothing that config.json could say of it.
+pub(super) fn plain(dim: usize) -> Rotation {
+    Rotation { frequencies: periods(THETA, dim).map(|period| 1.0 / period).collect(), long: None, factor: 1.0 }
+}
+
+/// Su et al.; transformers' default.
+const THETA: f64 = 10_000.0;
+
+/// theta^(2i/d), which frequencies are the inverse of.
+fn periods(theta: f64, dim: usize) -> impl Iterator<Item = f32> {
+    (0..dim / 2).map(move |pair| {
+        let exponent = (2 * pair) as f32 / dim as f32;
+        theta.powf(f64::from(exponent)) as f32
+    })
+}
+
 /// What config.json says, with what follows where it is silent.
 struct Settings<'a> {
     config: &'a Config<'a>,
@@ -150,7 +166,6 @@ impl<'a> Settings<'a> {
             (None, Some(parameters)) => ("rope_parameters", parameters),
             (None, None) => ("rope_scaling", Parameters::default()),
         };
-        const THETA: f64 = 10_000.0; // Su et al.; transformers' default
         let theta = given.rope_theta.or(fields.rope_theta).unwrap_or(THETA);
         if !(theta > 0.0 && theta.is_finite()) {
             return Err(config.wrong(format!("expected `rope_theta` above 0, found {theta}")));
@@ -204,11 +219,7 @@ impl<'a> Settings<'a> {
     /// Of `dim` numbers.
     fn rotation(&self, dim: usize) -> Result<Rotation> {
         let given = &self.given;
-        // theta^(2i/d), which frequencies are the inverse of.
-        let periods = (0..dim / 2).map(|pair| {
-            let exponent = (2 * pair) as f32 / dim as f32;
-            self.theta.powf(f64::from(exponent)) as f32
-        });
+        let periods = periods(self.theta, dim);
         let (mut long, mut factor) = (None, 1.0);
         let frequencies = match self.kind {
             "linear" => {

@@ -80,6 +80,26 @@ impl Linear {
         Linear::new(vec![HostPart { stored, layout: Layout::OutIn, bias: None, inputs, outputs }], compute)
     }
 
+    /// The same with `name.bias`, of a linear layer that has none.
+    pub fn with_bias(mut self, weights: &Weights) -> Result<Linear> {
+        let outputs = match &self.weight {
+            Weight::Host { parts, .. } => parts.iter().map(|part| part.outputs).sum(),
+            Weight::Candle { matrix, .. } => matrix.dim(1)?,
+        };
+        let numbers = weights.at("bias").vector(outputs)?;
+        match &mut self.weight {
+            Weight::Host { parts, .. } => {
+                let mut rest = numbers.as_slice();
+                for part in parts {
+                    let (own, later) = rest.split_at(part.outputs);
+                    (part.bias, rest) = (Some(own.to_vec()), later);
+                }
+            }
+            Weight::Candle { bias, .. } => *bias = Some(Tensor::new(numbers, &self.compute.device)?),
+        }
+        Ok(self)
+    }
+
     fn new(parts: Vec<HostPart>, compute: &Compute) -> Result<Linear> {
         let weight = match compute.kernels {
             Some(kernels) => Weight::Host { kernels, parts },

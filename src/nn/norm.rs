@@ -28,6 +28,11 @@ impl Norm {
         Ok(Norm { weight, bias: Some(bias), eps, compute: weights.compute().clone() })
     }
 
+    /// A layer norm without weights.
+    pub fn layer_alone(dim: usize, eps: f32, compute: &Compute) -> Norm {
+        Norm { weight: vec![1.0; dim], bias: Some(vec![0.0; dim]), eps, compute: compute.clone() }
+    }
+
     /// A root-mean-square norm: `name.weight`, (dim). What the file has are weights less `centre`, which is 0, or 1 for Gemma.
     pub fn rms(weights: &Weights, dim: usize, eps: f32, centre: f32) -> Result<Norm> {
         let mut weight = weights.at("weight").vector(dim)?;

@@ -185,6 +185,11 @@ impl Weights {
         self.checkpoint.mix.as_ref().is_some_and(Mix::is_tied)
     }
 
+    /// Whether a layer holds a head that is not the embedding.
+    pub fn holds_head(&self) -> bool {
+        self.held().keys().any(|name| quant::is_head(name))
+    }
+
     /// Whether this is a head that repeats the embedding, which is quantised.
     fn is_table_again(&self) -> bool {
         self.is_tied() && quant::is_head(&self.path) && self.held().keys().any(|name| quant::is_embedding(name))

@@ -188,6 +188,6 @@ fn special_tokens_behind_the_vocabulary_are_known_and_refused_in_a_prompt() {
     let error = engine.logits("abc<image>").expect_err("no row of the table").to_string();
     assert!(error.contains("token 53") && error.contains("below 53"), "{error}");
     add(false);
-    let error = fireside::Engine::load(&name).err().expect("a token of another model").to_string();
+    let error = fireside::Engine::load(&name).expect_err("a token of another model").to_string();
     assert!(error.contains("vocabulary of 53") && error.contains("token 53"), "{error}");
 }

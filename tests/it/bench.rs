@@ -147,7 +147,6 @@ fn what_makes_no_sense_is_refused_by_name() {
     check(&["--random", "gpt2", "--model", "ember"], 2, "cannot be used with");
     check(&["--random", "gpt2", "--layers", "0"], 2, "--layers");
     check(&["--random", "gtp2"], 1, "cannot find the model `gtp2`");
-    check(&["--random", "phi-2"], 2, "the shape of `phi-2` is not known");
     check(&["--fail-if-slower", "5%"], 2, "--compare");
     check(&["--compare", "/nowhere/x", "--fail-if-slower", "-5"], 2, "percentage");
     check(&["--compare", "/nowhere/x"], 1, "cannot read `/nowhere/x`");

@@ -19,6 +19,33 @@ const MODELS: &[&str] = &[
     "gpt2/gelu",
     "gpt2/f16",
     "gpt2/bf16",
+    "gpt_neox/base",
+    "gpt_neox/serial",
+    "gpt_neox/new",
+    "gptj/base",
+    "gptj/switches",
+    "gpt_neo/base",
+    "gpt_neo/long",
+    "opt/base",
+    "opt/norms_last",
+    "opt/bare",
+    "opt/no_final_norm",
+    "bloom/base",
+    "bloom/switches",
+    "bloom/long",
+    "falcon/base",
+    "falcon/groups",
+    "falcon/one_norm",
+    "falcon/alibi",
+    "falcon/heads",
+    "phi/base",
+    "phi/switches",
+    "stablelm/base",
+    "stablelm/biases",
+    "stablelm/parallel",
+    "starcoder2/base",
+    "starcoder2/window",
+    "starcoder2/long",
     "llama/base",
     "llama/old",
     "llama/one_key_head",
@@ -66,6 +93,13 @@ const MODELS: &[&str] = &[
 
 /// Those whose rows could come to depend on more than themselves: by windows, caps, positions or experts.
 const TELLING: &[&str] = &[
+    "gptj/base",
+    "gpt_neo/long",
+    "opt/norms_last",
+    "bloom/long",
+    "falcon/groups",
+    "falcon/alibi",
+    "stablelm/parallel",
     "llama/yarn",
     "llama/longrope",
     "gemma2/base",
@@ -193,6 +227,33 @@ fn chunks_and_threads_do_not_change_a_bit() {
                 assert_eq!(bits(&mut engine, &ids), reference, "{name}: {threads} threads, chunks of {chunk}");
             }
         }
+    }
+}
+
+/// In GGUF files a fused matrix has its queries, keys and values one after the other.
+#[cfg(feature = "cli")]
+#[test]
+fn the_order_of_a_fused_matrix_does_not_change_a_bit() {
+    use crate::damage::{edit_weights, set};
+    for (name, n_heads, n_kv_heads) in [("gpt_neox/base", 3, 3), ("bloom/base", 4, 4), ("falcon/groups", 6, 2)] {
+        let (ids, group) = (expected(name).0, n_heads / n_kv_heads);
+        let folder = tiny(name);
+        let reference = bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids);
+        let queries = (0..n_heads).map(|head| head + 2 * (head / group));
+        let keys = (1..=n_kv_heads).map(|head| head * (group + 2) - 2);
+        let places: Vec<usize> = queries.chain(keys.clone()).chain(keys.map(|key| key + 1)).collect();
+        edit_weights(folder.path(), |tensors| {
+            for tensor in
+                tensors.iter_mut().filter(|(name, _)| name.contains("query_key_value")).map(|(_, tensor)| tensor)
+            {
+                let head = tensor.data.len() / places.len();
+                let parts = places.iter().map(|place| &tensor.data[place * head..][..head]);
+                tensor.data = parts.collect::<Vec<_>>().concat();
+            }
+        });
+        assert_ne!(bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids), reference, "{name}");
+        set(folder.path(), "_qkv_order", json!("parts"));
+        assert_eq!(bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids), reference, "{name}");
     }
 }
 

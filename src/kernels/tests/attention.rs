@@ -7,6 +7,9 @@ use half::f16;
 
 use super::*;
 
+/// Factors, and summands where there are any.
+type Affine = (Vec<f32>, Option<Vec<f32>>);
+
 /// One sequence's layer: what `attend` is told of it, and all rows that are to go through it.
 struct Case {
     heads: Heads,
@@ -14,7 +17,7 @@ struct Case {
     window: Option<usize>,
     rotary: Option<Rotary>,
     /// Weights of queries and keys, with biases where they are layer norms.
-    norms: Option<[(Vec<f32>, Option<Vec<f32>>); 2]>,
+    norms: Option<[Affine; 2]>,
     alibi: Option<(Vec<f32>, Steps)>,
     cap: Option<f32>,
     qkv: Vec<f32>,
@@ -215,7 +218,7 @@ impl Case {
     }
 }
 
-fn norm((weight, bias): &(Vec<f32>, Option<Vec<f32>>)) -> HeadNorm<'_> {
+fn norm((weight, bias): &Affine) -> HeadNorm<'_> {
     match bias {
         Some(bias) => HeadNorm::Layer { weight, bias, eps: 1e-6 },
         None => HeadNorm::Rms { weight, eps: 1e-6 },
