@@ -21,6 +21,7 @@ mod cache;
 mod cache_verify;
 #[cfg(feature = "cli")]
 mod cards;
+mod chat;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
