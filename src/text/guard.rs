@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::Tokenizer;
 use super::chat::{ChatOptions, ChatTemplate, Message, Rendering};
+use super::{Specials, Tokenizer};
 use crate::error::{Error, Result, quote};
 
 /// A conversation as the model reads it.
@@ -57,6 +57,15 @@ struct Marked {
     own: Vec<Range<usize>>,
     /// Some of a message's text was looked at; without that there is nothing to tell apart.
     has_stand_ins: bool,
+}
+
+impl Marked {
+    /// What is not the template's control tokens.
+    fn messages(&self) -> Vec<Range<usize>> {
+        let starts = std::iter::once(0).chain(self.own.iter().map(|range| range.end));
+        let ends = self.own.iter().map(|range| range.start).chain([self.text.len()]);
+        starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty()).collect()
+    }
 }
 
 /// The tokens of a vocabulary that structure a conversation, by length and name.
@@ -235,6 +244,12 @@ impl Controls {
         if !marked.has_stand_ins || self.surplus(tokenizer, marked, &whole).is_none() {
             return Ok(whole);
         }
+        let within = Specials::AsTextWithin(&marked.messages());
+        let apart = tokenizer.encode_text(&marked.text, within)?;
+        if self.surplus(tokenizer, marked, &apart).is_none() {
+            return Ok(apart);
+        }
+        // What is left are tokens that are not special and still structure, such as `<tool_call>`.
         let mut cuts = vec![0];
         let mut own = marked.own.iter().peekable();
         let mut at = 0;

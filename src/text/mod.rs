@@ -2,13 +2,16 @@
 //!
 //! It knows nothing of models; a token is a number and the bytes that it stands for.
 
+mod added;
 mod chat;
+mod crate_model;
 mod guard;
 mod jinja;
 mod stream;
 mod tokenizer;
 mod tokenizer_json;
 
+pub use added::Specials;
 pub(crate) use chat::ChatFiles;
 pub use chat::{ChatOptions, ChatTemplate, Message};
 pub use guard::ChatPrompt;

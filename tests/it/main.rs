@@ -25,6 +25,8 @@ mod chat;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_chat;
+#[cfg(feature = "cli")]
 mod cli_shell;
 #[cfg(feature = "cli")]
 mod cli_verbs;
