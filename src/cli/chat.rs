@@ -103,8 +103,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.no_think {
         variables.insert("enable_thinking".to_owned(), json!(false));
     }
-    let mut options = ChatOptions::default();
-    options.variables = variables;
+    let options = ChatOptions { variables, ..ChatOptions::default() };
     let mut talk = Talk::new(&engine, options, args.sampling.clone(), args.verbose);
     if let Some(messages) = loaded {
         talk.replace(messages);

@@ -106,7 +106,6 @@ impl From<Message> for Map<String, Value> {
 
 /// What else a template is told. Names are those of `apply_chat_template`.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct ChatOptions {
     /// Functions that the model may call, as JSON schemas.
     pub tools: Vec<Value>,

@@ -28,13 +28,14 @@ fn compare(file: &Value) -> BTreeMap<String, (usize, Vec<String>)> {
             let all = file[key].as_array().expect("a list").clone();
             if case[flag] == true { all } else { Vec::new() }
         };
-        let mut options = ChatOptions::default();
-        options.tools = list("with_tools", "tools");
-        options.documents = list("with_documents", "documents");
-        options.add_generation_prompt = case["opened"].as_bool();
-        options.continue_final_message = case["continued"] == true;
-        options.variables = case["variables"].as_object().cloned().unwrap_or_default();
-        options.now = Some(UNIX_EPOCH + Duration::from_secs(NOON));
+        let options = ChatOptions {
+            tools: list("with_tools", "tools"),
+            documents: list("with_documents", "documents"),
+            add_generation_prompt: case["opened"].as_bool(),
+            continue_final_message: case["continued"] == true,
+            variables: case["variables"].as_object().cloned().unwrap_or_default(),
+            now: Some(UNIX_EPOCH + Duration::from_secs(NOON)),
+        };
         let source = file["templates"][name].as_str().expect("a template");
         let rendered = ChatTemplate::new(source).and_then(|template| {
             let tokens = file["tokens"].as_object().expect("tokens").iter();

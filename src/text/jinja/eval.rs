@@ -9,7 +9,7 @@ use minijinja::machinery::ast::{self, BinOpKind, CompareOpKind, Expr, Stmt, Unar
 use minijinja::value::ValueKind;
 
 use super::calls::{LoopState, MacroValue};
-use super::value::Value;
+use super::value::{Names, Value};
 use super::{Budget, Fault, Outcome, filters, functions, methods, operators, tests};
 
 /// One render.
@@ -18,12 +18,12 @@ pub(super) struct Interpreter<'t> {
     pub(super) now: SystemTime,
     /// What may hold itself, and is emptied at the end.
     scopes: RefCell<Vec<Rc<Scope<'t>>>>,
-    namespaces: RefCell<Vec<Rc<RefCell<Vec<(Rc<str>, Value<'t>)>>>>>,
+    namespaces: RefCell<Vec<Rc<Names<'t>>>>,
 }
 
 /// Names of one block, and the block around it.
 pub(super) struct Scope<'t> {
-    names: RefCell<Vec<(Rc<str>, Value<'t>)>>,
+    names: Names<'t>,
     parent: Option<Rc<Scope<'t>>>,
 }
 
@@ -420,7 +420,7 @@ impl<'t> Interpreter<'t> {
     }
 }
 
-fn set_in<'t>(names: &RefCell<Vec<(Rc<str>, Value<'t>)>>, name: &str, value: Value<'t>) -> Outcome<()> {
+fn set_in<'t>(names: &Names<'t>, name: &str, value: Value<'t>) -> Outcome<()> {
     if name.starts_with('_') {
         return Err(Fault::new(format!("a namespace holds no name that begins with an underscore, found '{name}'")));
     }

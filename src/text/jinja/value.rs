@@ -22,12 +22,15 @@ pub(super) enum Value<'t> {
     /// What Python's generators give: true even when empty, and without a length.
     Lazy(Rc<Sequence<'t>>),
     Dict(Rc<Dict<'t>>),
-    Namespace(Rc<RefCell<Vec<(Rc<str>, Value<'t>)>>>),
+    Namespace(Rc<Names<'t>>),
     Loop(Rc<LoopState<'t>>),
     Macro(Rc<MacroValue<'t>>),
     Function(&'static str),
     Method(Rc<(Value<'t>, Rc<str>)>),
 }
+
+/// Names and values that change.
+pub(super) type Names<'t> = RefCell<Vec<(Rc<str>, Value<'t>)>>;
 
 /// The items of a list and how deep they nest, so that no value nests deeper than the stack.
 pub(super) struct Sequence<'t> {
