@@ -32,6 +32,7 @@ PARTS = [
     "full_size",
     "ember",
     "quant",
+    "chat",
 ]
 
 
