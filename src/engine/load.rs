@@ -1,7 +1,8 @@
 //! From a model's name to a model that runs: [`EngineBuilder`], and what it builds.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use super::Engine;
 use super::bench::Work;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
-use super::line::check_finite;
+use super::line::{Reading, check_finite};
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
@@ -18,7 +19,7 @@ use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
-use crate::text::Tokenizer;
+use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
 use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
@@ -42,6 +43,7 @@ pub struct EngineBuilder {
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
     hub: Option<Hub>,
+    chat_template: Option<String>,
 }
 
 impl EngineBuilder {
@@ -102,6 +104,13 @@ impl EngineBuilder {
         self
     }
 
+    /// The chat template to use, in Jinja; by default the model's own.
+    #[must_use]
+    pub fn chat_template(mut self, source: impl Into<String>) -> Self {
+        self.chat_template = Some(source.into());
+        self
+    }
+
     /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
@@ -127,14 +136,13 @@ impl EngineBuilder {
 
         let shape = model.shape().clone();
         defaults.check(source.generation_config.as_ref().unwrap_or(&source.config).path(), shape.vocab_size)?;
-        if tokenizer.id_limit() > shape.vocab_size {
+        // Special tokens may lie behind it, such as the one that stands for an image in Gemma 3's models without vision; a
+        // prompt with one of them is refused.
+        let beyond = (shape.vocab_size..tokenizer.id_limit()).find(|id| !tokenizer.is_special(*id as u32));
+        if let Some(id) = beyond {
             return Err(Error::file(
                 source.tokenizer.path(),
-                format!(
-                    "expected tokens below the model's vocabulary of {}, found token {}",
-                    shape.vocab_size,
-                    tokenizer.id_limit() - 1
-                ),
+                format!("expected tokens below the model's vocabulary of {}, found token {id}", shape.vocab_size),
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
@@ -162,8 +170,21 @@ impl EngineBuilder {
             load_time: start.elapsed(),
         };
         let work = Work::of(&weights, model.shape());
+        let chat = read_template(&source.config, self.chat_template.as_deref())?;
         let tokenizer = Arc::new(tokenizer);
-        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
+        let loaded = Loaded {
+            model,
+            tokenizer,
+            defaults,
+            compute,
+            context,
+            prefill_chunk,
+            info,
+            warnings,
+            chat,
+            end_of_turn: OnceLock::new(),
+            work,
+        };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 
@@ -177,6 +198,16 @@ impl EngineBuilder {
             (None, Some(quant)) => Ok(Keep::Quantized(quant)),
             (None, None) => Ok(Keep::AsStored),
         }
+    }
+}
+
+/// The model's chat template, or the user's in its place. A template that does not parse stands in nobody's way but a
+/// conversation's.
+fn read_template(config: &Location, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
+    let own = ChatTemplate::load(&ChatFiles::beside(config));
+    match given {
+        Some(source) => own.or_else(|_| ChatTemplate::new(source))?.replaced(source).map(Ok),
+        None => Ok(own.map_err(|error| error.to_string())),
     }
 }
 
@@ -224,6 +255,10 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// How the model is talked to, or why that cannot be known.
+    pub(super) chat: Result<ChatTemplate, String>,
+    /// The token that ends an assistant's message, once somebody asked.
+    pub(super) end_of_turn: OnceLock<Option<u32>>,
     /// What a token costs; only `bench` asks.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(super) work: Work,
@@ -271,6 +306,11 @@ impl Loaded {
         KvCache::new(shape.n_layers, self.info.kv)
     }
 
+    /// How texts are read.
+    pub(super) fn reading(&self) -> Reading {
+        Reading { chunk: self.prefill_chunk, border: self.model.shape().border }
+    }
+
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`
     /// with its position. Rows before `first` are not wanted.
     pub(super) fn read(
@@ -281,8 +321,7 @@ impl Loaded {
     ) -> Result<()> {
         let mut cache = self.new_cache();
         while cache.len() < ids.len() {
-            let start = cache.len();
-            let end = ids.len().min(start + self.prefill_chunk);
+            let Range { start, end } = self.reading().missing(ids, &mut cache);
             let first = first.clamp(start, end);
             let mut batch = Batch::default();
             batch.push(&ids[start..end], &mut cache, if first == end { Rows::None } else { Rows::Last(end - first) });

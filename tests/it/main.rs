@@ -1,6 +1,8 @@
 //! Everything that a user can see, checked against something that this project did not write.
 
 #[cfg(feature = "cli")]
+mod bad_classic;
+#[cfg(feature = "cli")]
 mod bad_config;
 #[cfg(feature = "cli")]
 mod bad_decoder;
@@ -21,8 +23,11 @@ mod cache;
 mod cache_verify;
 #[cfg(feature = "cli")]
 mod cards;
+mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_chat;
 #[cfg(feature = "cli")]
 mod cli_shell;
 #[cfg(feature = "cli")]

@@ -18,6 +18,8 @@ sys.dont_write_bytecode = True
 PARTS = [
     "gpt2",
     "llama",
+    "classic",
+    "rms",
     "tale",
     "greedy",
     "processors",
@@ -31,6 +33,7 @@ PARTS = [
     "full_size",
     "ember",
     "quant",
+    "chat",
 ]
 
 
