@@ -28,8 +28,8 @@ use talk::{Show, Talk};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   fireside chat --model Qwen/Qwen2.5-0.5B-Instruct
-  fireside chat --model Qwen/Qwen3-0.6B --no-think --system \"Answer in one word.\" \"The capital of France?\"
-  cat changes.diff | fireside chat --model HuggingFaceTB/SmolLM2-360M-Instruct --system \"Write a commit title.\"")]
+  fireside chat -m Qwen/Qwen3-0.6B --no-think \"What is the capital of France?\"
+  cat changes.diff | fireside chat -m my-model --system \"Write a commit title.\"")]
 pub(super) struct Args {
     #[command(flatten)]
     text: TextArgs,
