@@ -119,10 +119,14 @@ enum Role {
     Head,
     /// The values of attention, alone or with queries and keys in one matrix.
     Values,
+    /// The keys of attention.
+    Keys,
     /// The way out of attention.
     AttentionOutput,
-    /// The way out of a feed-forward block.
+    /// The way out of a feed-forward block, or of one of its experts.
     Down,
+    /// What chooses experts: small, and a choice is right or wrong, so it stays as stored.
+    Router,
     /// Any other.
     Other,
 }
@@ -133,11 +137,16 @@ const ROLES: &[(Role, &[&str])] = &[
     (Role::Positions, &["wpe", "embed_positions", "position_embeddings"]),
     (Role::Head, &["lm_head", "embed_out"]),
     (Role::Values, &["v_proj", "c_attn", "qkv_proj", "query_key_value", "wv"]),
-    (Role::AttentionOutput, &["o_proj", "attn.c_proj", "attention.dense", "wo"]),
-    (Role::Down, &["down_proj", "mlp.c_proj", "dense_4h_to_h", "w2", "fc2"]),
+    (Role::Keys, &["k_proj", "wk"]),
+    (Role::Router, &["mlp.gate", "block_sparse_moe.gate"]),
+    (
+        Role::AttentionOutput,
+        &["o_proj", "out_proj", "attn.c_proj", "attention.dense", "self_attention.dense", "self_attn.dense", "wo"],
+    ),
+    (Role::Down, &["down_proj", "mlp.c_proj", "dense_4h_to_h", "fc_out", "w2", "fc2"]),
 ];
 
-/// Layers whose weights are stored (inputs, outputs): GPT-2's `Conv1D`.
+/// Layers whose weights GPT-2 stores (inputs, outputs), as `Conv1D`; others that have such names do not.
 #[cfg(any(test, feature = "cli"))]
 const TRANSPOSED: &[&str] = &["c_attn", "c_proj", "c_fc"];
 
@@ -161,6 +170,11 @@ fn number_of(name: &str) -> Option<usize> {
     layer_of(name).find_map(|part| part.parse().ok())
 }
 
+/// The number of the expert that a tensor belongs to, if it does to one.
+fn expert_of(name: &str) -> Option<usize> {
+    layer_of(name).skip_while(|part| *part != "experts").nth(1)?.parse().ok()
+}
+
 /// Whether a name is the head's.
 pub(super) fn is_head(name: &str) -> bool {
     role_of(name) == Role::Head
@@ -171,9 +185,9 @@ pub(super) fn is_embedding(name: &str) -> bool {
     role_of(name) == Role::Embedding
 }
 
-/// Whether a name is that of learnt positions.
-pub(super) fn is_positions(name: &str) -> bool {
-    role_of(name) == Role::Positions
+/// Whether a matrix stays as stored: learnt positions and routers.
+pub(super) fn is_kept(name: &str) -> bool {
+    matches!(role_of(name), Role::Positions | Role::Router)
 }
 
 /// A mixture for one model.
@@ -186,12 +200,30 @@ pub struct Mix {
     group: usize,
     /// Whether head and embedding are one matrix, which then counts as the head.
     tied: bool,
+    /// Experts of a layer; 0 where it has none.
+    experts: usize,
+    /// Whether some matrices are stored (inputs, outputs), which GPT-2's are.
+    #[cfg(any(test, feature = "cli"))]
+    is_gpt2: bool,
 }
 
 impl Mix {
     /// The mixture for a model of so many layers, `group` query heads for each head of values.
     pub fn new(quant: Quant, layers: usize, group: usize, tied: bool) -> Mix {
-        Mix { quant, layers, group: group.max(1), tied }
+        Mix {
+            quant,
+            layers,
+            group: group.max(1),
+            tied,
+            experts: 0,
+            #[cfg(any(test, feature = "cli"))]
+            is_gpt2: false,
+        }
+    }
+
+    /// The mixture for a model with so many experts in a layer.
+    pub fn with_experts(self, experts: usize) -> Mix {
+        Mix { experts, ..self }
     }
 
     /// The mixture for a model with these tensors. The head may be stored twice, which names do not tell: `tied`.
@@ -203,7 +235,12 @@ impl Mix {
             found.find_map(|(_, shape)| shape.first().copied())
         };
         let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
-        Mix::new(quant, layers, group, tied || !has_head)
+        let experts = tensors.clone().filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
+        Mix {
+            #[cfg(any(test, feature = "cli"))]
+            is_gpt2: tensors.clone().any(|(name, _)| layer_of(name).next_back() == Some("c_attn")),
+            ..Mix::new(quant, layers, group, tied || !has_head).with_experts(experts)
+        }
     }
 
     /// Its name.
@@ -220,7 +257,7 @@ impl Mix {
     pub fn format(&self, name: &str, inputs: usize) -> Option<Format> {
         let role = role_of(name);
         let wanted = match role {
-            Role::Positions => return None,
+            Role::Positions | Role::Router => return None,
             Role::Head => self.head(inputs),
             Role::Embedding if self.tied => self.head(inputs),
             Role::Embedding if self.quant == Quant::Mxfp4 => Format::Q8_0,
@@ -244,7 +281,7 @@ impl Mix {
     #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
-        let is_transposed = layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
+        let is_transposed = self.is_gpt2 && layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
         self.format(name, if is_transposed { first } else { second })
     }
 
@@ -259,6 +296,15 @@ impl Mix {
 
     fn of_layer(&self, role: Role, layer: usize) -> Format {
         let layers = self.layers;
+        // Beside eight experts attention is small.
+        match (role, self.quant) {
+            _ if self.experts != 8 => {}
+            (Role::Values | Role::Keys, _) => return Format::Q8_0,
+            (Role::AttentionOutput, Quant::Q4KM | Quant::Q4KS | Quant::Iq4Nl | Quant::Q3KM | Quant::Q2K) => {
+                return Format::Q5K;
+            }
+            _ => {}
+        }
         // The first and the last eighth, and every third layer between them.
         let gets_more = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
         match (self.quant, role) {
@@ -289,152 +335,4 @@ impl Mix {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_back_and_others_refused_with_the_list() {
-        for (name, quant) in NAMES.iter().chain(ALIASES) {
-            assert_eq!(name.parse(), Ok(*quant));
-            assert_eq!(name.to_uppercase().parse(), Ok(*quant));
-            assert_eq!(quant.to_string().parse(), Ok(*quant));
-        }
-        for wrong in ["", "q9", "f16", "q4", "q4_k_l", "q4_k_m "] {
-            let refused = wrong.parse::<Quant>().expect_err(wrong);
-            assert!(NAMES.iter().all(|(name, _)| refused.contains(&format!("`{name}`"))), "{wrong}: {refused}");
-        }
-    }
-
-    /// The formats of the tensors of each kind, from the first layer on, and of the table and the head.
-    fn check(quant: Quant, tensors: &[(String, Vec<usize>)], expected: &[(&str, &str)]) {
-        let all = tensors.iter().map(|(name, shape)| (name.as_str(), &shape[..]));
-        let mix = Mix::of(quant, all, false);
-        for (kind, formats) in expected {
-            let of_kind = tensors.iter().filter(|(name, _)| name.ends_with(&format!("{kind}.weight")));
-            let names = of_kind.map(|(name, shape)| mix.of_tensor(name, shape).map_or("-", Format::name));
-            let found: Vec<&str> = names.collect();
-            assert_eq!(found.join(" "), *formats, "{quant} {kind}");
-        }
-    }
-
-    fn gpt2(width: usize) -> Vec<(String, Vec<usize>)> {
-        let mut tensors = vec![
-            ("transformer.wte.weight".to_owned(), vec![50257, width]),
-            ("transformer.wpe.weight".to_owned(), vec![1024, width]),
-        ];
-        for layer in 0..12 {
-            for (name, inputs, outputs) in [
-                ("attn.c_attn", width, 3 * width),
-                ("attn.c_proj", width, width),
-                ("mlp.c_fc", width, 4 * width),
-                ("mlp.c_proj", 4 * width, width),
-            ] {
-                tensors.push((format!("transformer.h.{layer}.{name}.weight"), vec![inputs, outputs]));
-            }
-        }
-        tensors
-    }
-
-    fn llama(layers: usize, width: usize, heads: (usize, usize), is_tied: IsTied) -> Vec<(String, Vec<usize>)> {
-        let kv = width / heads.0 * heads.1;
-        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![32000, width])];
-        for layer in 0..layers {
-            for (name, inputs, outputs) in [
-                ("self_attn.q_proj", width, width),
-                ("self_attn.k_proj", width, kv),
-                ("self_attn.v_proj", width, kv),
-                ("self_attn.o_proj", width, width),
-                ("mlp.gate_proj", width, width / 3 * 8),
-                ("mlp.down_proj", width / 3 * 8, width),
-            ] {
-                tensors.push((format!("model.layers.{layer}.{name}.weight"), vec![outputs, inputs]));
-            }
-        }
-        if is_tied == IsTied::No {
-            tensors.push(("lm_head.weight".to_owned(), vec![32000, width]));
-        }
-        tensors
-    }
-
-    #[derive(PartialEq)]
-    enum IsTied {
-        Yes,
-        No,
-    }
-
-    /// What `llama-quantize` gives models of these shapes, read from the files that it wrote.
-    #[test]
-    fn formats_are_mixed_as_by_the_reference() {
-        let all = |format: &str| [format; 12].join(" ");
-        let more = "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k q6_k";
-        check(
-            Quant::Q4KM,
-            &gpt2(768),
-            &[("wte", "q6_k"), ("wpe", "-"), ("c_attn", more), ("attn.c_proj", &all("q4_k")), ("mlp.c_proj", more)],
-        );
-        check(
-            Quant::Q5KM,
-            &gpt2(768),
-            &[("wte", "q6_k"), ("c_attn", &more.replace("q4", "q5")), ("c_fc", &all("q5_k"))],
-        );
-        let first = "q5_k q5_k q4_k q4_k q4_k q4_k q4_k q4_k q4_k q4_k q4_k q4_k";
-        check(
-            Quant::Q3KM,
-            &gpt2(768),
-            &[("c_attn", first), ("attn.c_proj", &all("q4_k")), ("mlp.c_proj", &all("q4_k")), ("c_fc", &all("q3_k"))],
-        );
-        check(
-            Quant::Q2K,
-            &gpt2(768),
-            &[("wte", "q6_k"), ("c_attn", &all("q3_k")), ("attn.c_proj", &all("q3_k")), ("c_fc", &all("q2_k"))],
-        );
-        let first = all("iq4_nl").replacen("iq4_nl", "q5_k", 1);
-        check(Quant::Iq4Nl, &gpt2(768), &[("wte", "q6_k"), ("c_attn", &all("iq4_nl")), ("mlp.c_proj", &first)]);
-        check(Quant::Q4_0, &gpt2(768), &[("wte", "q6_k"), ("wpe", "-"), ("c_attn", &all("q4_0"))]);
-        check(Quant::Q8_0, &gpt2(768), &[("wte", "q8_0"), ("wpe", "-"), ("mlp.c_proj", &all("q8_0"))]);
-        check(Quant::Mxfp4, &gpt2(768), &[("wte", "q8_0"), ("mlp.c_proj", &all("mxfp4"))]);
-        // Mistral's shape with four layers, whose head is its own.
-        check(
-            Quant::Q4KM,
-            &llama(4, 4608, (32, 8), IsTied::No),
-            &[
-                ("embed_tokens", "q4_k"),
-                ("lm_head", "q6_k"),
-                ("q_proj", "q4_k q4_k q4_k q4_k"),
-                ("v_proj", "q4_k q4_k q6_k q6_k"),
-                ("down_proj", "q4_k q4_k q6_k q6_k"),
-                ("gate_proj", "q4_k q4_k q4_k q4_k"),
-            ],
-        );
-        check(Quant::Q2K, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q4_k q4_k"), ("embed_tokens", "q2_k")]);
-        check(Quant::Iq4Nl, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q5_k q5_k")]);
-    }
-
-    /// SmolLM2's widths, 576 and 1536: not whole blocks of 256, and whole ones.
-    #[test]
-    fn rows_that_are_not_whole_blocks_get_the_next_format() {
-        check(
-            Quant::Q4KM,
-            &llama(8, 576, (9, 3), IsTied::Yes),
-            &[
-                ("embed_tokens", "q8_0"),
-                ("q_proj", "q5_0 q5_0 q5_0 q5_0 q5_0 q5_0 q5_0 q5_0"),
-                ("v_proj", "q8_0 q5_0 q5_0 q8_0 q5_0 q5_0 q8_0 q8_0"),
-                ("down_proj", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
-            ],
-        );
-        check(Quant::Q5KS, &llama(1, 576, (9, 3), IsTied::Yes), &[("q_proj", "q5_1"), ("embed_tokens", "q8_0")]);
-        check(Quant::Q2K, &llama(1, 576, (9, 3), IsTied::Yes), &[("gate_proj", "q4_0"), ("down_proj", "q3_k")]);
-        // Rows of 304 are no blocks of any format.
-        check(Quant::Q8_0, &gpt2(304), &[("wte", "-"), ("c_fc", &["-"; 12].join(" "))]);
-        check(Quant::Q8_0, &gpt2(304), &[("mlp.c_proj", &["q8_0"; 12].join(" "))]);
-    }
-
-    #[test]
-    fn a_head_that_repeats_the_embedding_is_one_with_it() {
-        let tensors = llama(2, 768, (12, 12), IsTied::No);
-        let all = tensors.iter().map(|(name, shape)| (name.as_str(), &shape[..]));
-        let format = |tied| Mix::of(Quant::Q4KM, all.clone(), tied).format("model.embed_tokens.weight", 768);
-        assert_eq!((format(false), format(true)), (Some(Format::Q4K), Some(Format::Q6K)));
-    }
-}
+mod tests;
