@@ -121,7 +121,7 @@ TOKENIZERS = {
         },
     ),
     "phi3": (
-        ["<unk>", "<s>", "</s>=rstrip", "<|end|>=rstrip", "<|user|>=rstrip", "<mask>=lstrip", "cat=single_word"],
+        ["<unk>", "<s>", "</s>=rstrip", "<|end|>=rstrip", "<|user|>=rstrip", "<mask>=lstrip", "cat=single_word", "old fox=normalized"],
         True,
         {
             "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, FROM_SPACES]},
@@ -176,7 +176,7 @@ def build(name: str) -> Tokenizer:
     added = [
         dict(id=vocab[token], content=token)
         | {name: flag == name for name in ["single_word", "lstrip", "rstrip"]}
-        | dict(normalized=False, special=flag != "plain")
+        | dict(normalized=flag == "normalized", special=flag not in ["plain", "normalized"])
         for token, flag in zip(special, flags)
     ]
     model = {
