@@ -107,7 +107,7 @@ pub(super) fn read(location: &Location) -> Result<OwnModel> {
         let name = name.unwrap_or(usual);
         vocabulary.id(name.as_bytes()).map(Some).ok_or_else(|| damaged(format!("expected the token {}", quote(name))))
     };
-    let begin = named(settings.add_bos_token.unwrap_or(true), settings.begin(), usual_begin)?;
+    let begin = named(settings.add_bos_token.unwrap_or(settings.class().is_none()), settings.begin(), usual_begin)?;
     let end = named(settings.add_eos_token.unwrap_or(false), settings.end(), usual_end)?;
     let scores = Scores::new(scores, &vocabulary, of_kind(Kind::Unknown));
     let habits = Habits { space_prefix, begin, end, rstrip };

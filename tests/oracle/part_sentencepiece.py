@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,19 +30,19 @@ def settings() -> dict[str, dict]:
     llama = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     llama["added_tokens_decoder"] = added
     return {
-        "llama": llama,
+        "llama": llama | {"add_bos_token": True},
         "no_space": llama | {"add_prefix_space": False},
-        "around": llama | {"add_eos_token": True},
+        "around": llama | {"add_bos_token": True, "add_eos_token": True},
     }
 
 
 def make() -> None:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "model"
+        os.chdir(folder)  # the file names the place that it was made at
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(story(11, 20_000).split("\n")),
-            model_prefix=str(prefix),
+            model_prefix="model",
             model_type="bpe",
             vocab_size=460,
             byte_fallback=True,
@@ -53,7 +54,7 @@ def make() -> None:
             num_threads=1,
             minloglevel=2,
         )
-        shutil.copy(f"{prefix}.model", FOLDER / "tokenizer.model")
+        shutil.copy("model.model", FOLDER / "tokenizer.model")
 
         library = sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer.model"))
         texts = list(dict.fromkeys(TEXTS[::2] + OTHER + [story(60, 90), " two  spaces ", "<b>old</b>\n\n\nx", "[INST] a [/INST]b</s> c"]))
@@ -69,5 +70,6 @@ def make() -> None:
                 case[name] = tokenizers[name](case["text"])["input_ids"]
         for case in cases:
             case["decoded"] = tokenizers["llama"].decode(case["llama"], skip_special_tokens=True)
+        os.chdir(FOLDER)
     write_json("sentencepiece.json", {"vocab_size": library.vocab_size()}, cases)
     print(f"  {library.vocab_size()} tokens, {len(cases)} texts")
