@@ -13,11 +13,12 @@ use super::fetch::SUPPORTED;
 use super::line::check_finite;
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
+use crate::gguf::Gguf;
 use crate::hub::Hub;
 use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
-use crate::source::{Location, Source};
+use crate::source::{Location, Source, WeightFiles};
 use crate::text::Tokenizer;
 use crate::weights::{Dtype, Keep, Quant, Weights};
 
@@ -102,7 +103,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
+    /// Loads a model: `ember`, a folder, a `.gguf` file, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
         let keep = self.keep()?;
@@ -112,8 +113,7 @@ impl EngineBuilder {
         };
         let start = Instant::now();
         let compute = Compute::open(self.device, self.threads)?;
-        let config_text = source.config.read_text()?;
-        let config = Config::parse(source.config.path(), &config_text)?;
+        let (config, license) = read_config(&source)?;
         let architecture = config.architecture()?;
         let defaults = read_defaults(&config, source.generation_config.as_ref())?;
         // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
@@ -156,7 +156,7 @@ impl EngineBuilder {
             layers: shape.n_layers,
             cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
             kv: self.kv,
-            license: source.license(),
+            license: source.license().or(license),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
@@ -191,6 +191,20 @@ pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> 
         ));
     }
     Ok(context)
+}
+
+/// config.json, or what a GGUF file says instead, and its licence.
+fn read_config(source: &Source) -> Result<(Config<'_>, Option<String>)> {
+    let path = source.config.path();
+    match &source.weights {
+        WeightFiles::Gguf(file) => {
+            let gguf = Gguf::open(file)?;
+            Ok((Config { path, json: gguf.config()? }, gguf.license()))
+        }
+        WeightFiles::Single(_) | WeightFiles::Sharded(_) => {
+            Ok((Config::parse(path, &source.config.read_text()?)?, None))
+        }
+    }
 }
 
 fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {

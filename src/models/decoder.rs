@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::head::embedding_and_head;
 use super::{Config, Model, Shape, rope};
 use crate::error::{Result, quote};
-use crate::kernels::{Heads, Pairing};
+use crate::kernels::Heads;
 use crate::nn::{Activation, Attention, Batch, Before, Bias, Embedding, Linear, Norm, Rope};
 use crate::weights::Weights;
 
@@ -63,7 +63,7 @@ impl Decoder {
     /// Reads the weights of a design that came from `config`.
     pub(super) fn load(d: &Design, config: &Config, weights: &Weights) -> Result<Box<dyn Model>> {
         let (heads, activation, frequencies) = d.check(config)?;
-        let rope = Rope::new(frequencies, Pairing::Halves, 1.0, d.max_position_embeddings);
+        let rope = Rope::new(frequencies, rope::pairing(config), 1.0, d.max_position_embeddings);
         let prefixed = weights.at("model");
         let w = if prefixed.at("norm.weight").exists() { &prefixed } else { weights };
         let (table, dims) = (w.at("embed_tokens"), (d.vocab_size, d.hidden_size));

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Config;
 use crate::error::{Result, quote};
+use crate::kernels::Pairing;
 
 /// The fields of config.json, at its top.
 #[derive(Default, Deserialize)]
@@ -53,6 +54,14 @@ enum Scaling {
         high_freq_factor: f32,
         original_context: f32,
     },
+}
+
+/// Which elements of a head turn together: as transformers has them, unless the weights were put otherwise.
+pub(super) fn pairing(config: &Config) -> Pairing {
+    match config.json["_rope_pairs"].as_str() {
+        Some("neighbours") => Pairing::Neighbours,
+        _ => Pairing::Halves,
+    }
 }
 
 /// One frequency for each pair of a head, fastest first. `context` is `max_position_embeddings`.

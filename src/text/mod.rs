@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of models; a token is a number and the bytes that it stands for.
 
+mod gguf;
 mod stream;
 mod tokenizer;
 mod tokenizer_json;

@@ -15,6 +15,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenize
 use super::stream::take_whole_characters;
 use super::tokenizer_json::{self, HINT, Spelling};
 use crate::error::{Error, Result, quote};
+use crate::gguf::Header;
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
 
@@ -58,6 +59,7 @@ impl Tokenizer {
             TokenizerFiles::VocabAndMerges(vocab, merges) => {
                 ((from_vocab_and_merges(vocab, merges)?, Spelling::ByteLevel), vocab.path())
             }
+            TokenizerFiles::Gguf(file) => (super::gguf::open(&Header::open(file)?.0.metadata)?, file.path()),
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), HINT))?;

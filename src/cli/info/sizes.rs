@@ -121,6 +121,7 @@ pub(super) fn headers(source: &Source) -> Option<Vec<Metadata>> {
             let shards: BTreeSet<&str> = json["weight_map"].as_object()?.values().filter_map(Value::as_str).collect();
             shards.iter().map(|shard| header(&Location::Disk(index.path().with_file_name(shard)))).collect()
         }
+        WeightFiles::Gguf(_) => None,
     }
 }
 
