@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 pub enum Bytes {
     /// On disk.
     Mapped(Arc<Mmap>),
-    /// Inside the binary, or on the heap of a test.
+    /// Inside the binary.
     Embedded(&'static [u8]),
+    /// The first ones of a file that is elsewhere.
+    Read(Vec<u8>),
 }
 
 impl Bytes {
@@ -42,6 +44,7 @@ impl Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Embedded(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) use dtype::{ReadAs, TensorType};
 pub(crate) use header::Header;
 pub(crate) use metadata::Metadata;
 pub(crate) use model::Gguf;
+#[cfg(feature = "cli")]
+pub(crate) use model::Tensor;
 
 #[cfg(test)]
 mod tests;

@@ -174,6 +174,12 @@ impl Gguf {
         Ok(tensors)
     }
 
+    /// What it says of its architecture, for messages.
+    pub(crate) fn kind(&self) -> Option<String> {
+        let name = self.metadata.string("general.architecture").ok().flatten()?;
+        Some(quote(name).trim_matches('`').to_owned())
+    }
+
     /// What its metadata say of how it may be used.
     pub(crate) fn license(&self) -> Option<String> {
         self.metadata.string("general.license").ok().flatten().map(str::to_owned)

@@ -15,7 +15,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenize
 use super::stream::take_whole_characters;
 use super::tokenizer_json::{self, HINT, Spelling};
 use crate::error::{Error, Result, quote};
-use crate::gguf::Header;
+use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
 
@@ -50,6 +50,11 @@ impl Tokenizer {
             Some(source) => Tokenizer::open(&source.tokenizer),
             None => Tokenizer::open(&hub.tokenizer(name)?),
         }
+    }
+
+    /// Judges the tokenizer of a GGUF file by its head alone, before the rest of it is fetched.
+    pub(crate) fn check_gguf(metadata: &Metadata) -> Result<()> {
+        super::gguf::open(metadata).map(drop)
     }
 
     /// Reads the tokenizer's files.

@@ -38,8 +38,21 @@ pub(super) fn open(location: &Location, keep: Keep) -> Result<HashMap<String, En
     Ok(entries)
 }
 
+/// Judges a file by its head alone, before the rest of it is fetched: are the weights of types that are read?
+pub fn check_tensors(gguf: &Gguf) -> Result<()> {
+    let tensors = gguf.tensors()?;
+    let unread = tensors.iter().find_map(|tensor| tensor.read_as.err().map(|found| (&tensor.name, found)));
+    let Some((name, found)) = unread else { return Ok(()) };
+    let expected = names_of_read();
+    Err(Error::unsupported(
+        gguf.path(),
+        format!("tensor {}: expected dtype {expected}, found {found}", quote(name)),
+        OTHER_TYPE,
+    ))
+}
+
 /// How a type is kept.
-fn kind_of(read_as: ReadAs) -> Kind {
+pub fn kind_of(read_as: ReadAs) -> Kind {
     match read_as {
         ReadAs::F32 => Kind::Dense(Dtype::F32),
         ReadAs::F16 => Kind::Dense(Dtype::F16),

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use gguf::check_tensors;
+#[cfg(feature = "cli")]
+pub use gguf::kind_of;
 pub use quant::{Mix, Quant};
 pub use random::Made;
 pub use safetensors::check_header;

@@ -192,7 +192,7 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
         match (file, bytemuck::try_cast_slice::<u8, T>(bytes)) {
             (Bytes::Mapped(map), Ok(_)) => Buffer::Mapped(Arc::clone(map), range),
             (Bytes::Embedded(all), Ok(_)) => Buffer::Static(bytemuck::cast_slice(&all[range])),
-            (_, Err(_)) => Buffer::Heap(Arc::new(copied(bytes))),
+            (Bytes::Read(_), _) | (_, Err(_)) => Buffer::Heap(Arc::new(copied(bytes))),
         }
     }
 }

@@ -32,6 +32,7 @@ mod damage;
 #[cfg(feature = "ember")]
 mod ember;
 mod generate;
+mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
