@@ -45,6 +45,7 @@ mod program;
 mod quant;
 mod score;
 mod session;
+mod smollm2;
 mod support;
 mod text;
 mod tidy;
