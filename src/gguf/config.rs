@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::families::Pairs;
 use super::metadata::Metadata;
 use super::model::Gguf;
-use crate::error::{Result, quote};
+use crate::error::{Error, Result, quote};
 
 /// How the pairs of rotary positions lie in queries and keys; `models/rope.rs` reads it.
 const ROPE_PAIRS: &str = "_rope_pairs";
@@ -19,6 +19,9 @@ pub(super) enum Field {
     MaybeSize(&'static str, &'static str),
     Float(&'static str, &'static str),
     MaybeFloat(&'static str, &'static str),
+    MaybeFlag(&'static str, &'static str),
+    /// `attention.sliding_window`, of which 0 stands for none.
+    Window,
     /// `attention.key_length`, which values must share.
     HeadDim,
     /// How many of a head's numbers turn.
@@ -130,6 +133,13 @@ impl Keys<'_> {
             Field::MaybeFloat(key, name) => {
                 self.float(key)?.and_then(|value| config.insert((*name).into(), json!(value)));
             }
+            Field::MaybeFlag(key, name) => {
+                self.metadata.flag(&self.key(key))?.and_then(|value| config.insert((*name).into(), json!(value)));
+            }
+            Field::Window => {
+                let window = self.size("attention.sliding_window")?.filter(|window| *window > 0);
+                config.insert("sliding_window".into(), json!(window));
+            }
             Field::HeadDim => {
                 let (keys, values) = (self.size("attention.key_length")?, self.size("attention.value_length")?);
                 if keys.is_some() && values.is_some() && keys != values {
@@ -145,9 +155,7 @@ impl Keys<'_> {
                 keys.or(values).and_then(|head_dim| config.insert("head_dim".into(), json!(head_dim)));
             }
             Field::RotaryPart => {
-                if let (Some(turned), Some(head_dim)) = (self.size("rope.dimension_count")?, self.head_dim()?)
-                    && turned != head_dim
-                {
+                if let (Some(turned), Some(head_dim)) = (self.size("rope.dimension_count")?, self.head_dim()?) {
                     config.insert("partial_rotary_factor".into(), json!(turned as f64 / head_dim as f64));
                 }
             }
@@ -176,43 +184,79 @@ impl Keys<'_> {
             Some(factor) => Some(factor),
             None => self.float("rope.scale_linear")?, // older files
         };
+        let factor = factor.filter(|factor| *factor != 0.0); // which some tools write for none
         let turned = match self.size("rope.dimension_count")? {
             Some(turned) => Some(turned),
             None => self.head_dim()?,
         };
         // One factor a pair; a damaged count of pairs is the architecture's to refuse.
-        let factors = match turned {
-            Some(turned) => self.gguf.numbers_of("rope_freqs.weight", turned / 2)?,
-            None => None,
+        let factors = |name: &str| match turned {
+            Some(turned) => self.factors(name, turned / 2),
+            None => Ok(None),
         };
-        match (kind, factors) {
-            (None | Some("none" | "linear"), Some(factors)) if factor.is_none_or(|factor| factor == 1.0) => {
-                match factors.iter().position(|factor| !(*factor > 0.0 && factor.is_finite())) {
-                    Some(wrong) => Err(super::reader::damaged(
-                        self.gguf.path(),
-                        format!("tensor `rope_freqs.weight`: expected factors above 0, found {}", factors[wrong]),
-                    )),
-                    None => Ok(Some(json!({ "rope_type": "_factors", "factors": factors }))),
+        if let Some(factors) = factors("rope_freqs.weight")? {
+            return match (kind, factor) {
+                (None | Some("none" | "linear"), None | Some(1.0)) => {
+                    Ok(Some(json!({ "rope_type": "_factors", "factors": factors })))
                 }
+                _ => Err(self.unsupported_scaling(kind.unwrap_or("linear"), "beside `rope_freqs.weight`")),
+            };
+        }
+        if let (Some(long), Some(short)) = (factors("rope_factors_long.weight")?, factors("rope_factors_short.weight")?)
+        {
+            let mut scaling = json!({ "rope_type": "longrope", "long_factor": long, "short_factor": short });
+            self.original_context(&mut scaling)?;
+            if let Some(factor) = self.float("rope.scaling.attn_factor")? {
+                scaling["attention_factor"] = json!(factor);
             }
-            (None | Some("none"), None)
-                if kind.is_some() || factor.is_none_or(|factor| matches!(factor, 0.0 | 1.0)) =>
-            {
-                Ok(None)
-            }
-            (None | Some("linear"), None) => {
+            return Ok(Some(scaling));
+        }
+        match kind {
+            Some("none") => Ok(None),
+            None if factor.is_none() => Ok(None),
+            None | Some("linear") => {
                 let factor = self.need("rope.scaling.factor", factor)?;
                 Ok((factor != 1.0).then(|| json!({ "rope_type": "linear", "factor": factor })))
             }
-            (kind, _) => {
-                let kind = quote(kind.unwrap_or("linear"));
-                let key = quote(&self.key("rope.scaling.type"));
-                Err(self.metadata.unsupported(
-                    format!("{key} of {kind} is not supported here, only none and linear are"),
-                    "take a copy of the model in safetensors, or another model",
-                ))
+            Some("yarn") => {
+                let mut scaling = json!({ "rope_type": "yarn", "factor": self.need("rope.scaling.factor", factor)? });
+                self.original_context(&mut scaling)?;
+                for (key, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
+                    if let Some(value) = self.float(&format!("rope.scaling.{key}"))? {
+                        scaling[name] = json!(value);
+                    }
+                }
+                Ok(Some(scaling))
             }
+            Some(kind) => Err(self.unsupported_scaling(kind, "in GGUF files")),
         }
+    }
+
+    fn original_context(&self, scaling: &mut Value) -> Result<()> {
+        if let Some(original) = self.size("rope.scaling.original_context_length")? {
+            scaling["original_max_position_embeddings"] = json!(original);
+        }
+        Ok(())
+    }
+
+    /// A tensor of factors, one a pair.
+    fn factors(&self, name: &str, pairs: usize) -> Result<Option<Vec<f32>>> {
+        let Some(factors) = self.gguf.numbers_of(name, pairs)? else { return Ok(None) };
+        match factors.iter().find(|factor| !(**factor > 0.0 && factor.is_finite())) {
+            Some(wrong) => {
+                let problem = format!("tensor {}: expected factors above 0, found {wrong}", quote(name));
+                Err(super::reader::damaged(self.gguf.path(), problem))
+            }
+            None => Ok(Some(factors)),
+        }
+    }
+
+    fn unsupported_scaling(&self, kind: &str, place: &str) -> Error {
+        let key = quote(&self.key("rope.scaling.type"));
+        self.metadata.unsupported(
+            format!("{key} of {} is not supported {place}", quote(kind)),
+            "none, linear, yarn and longrope are read; take a copy of the model in safetensors, or another model",
+        )
     }
 
     /// Whether the first layer has such a tensor.
@@ -223,11 +267,4 @@ impl Keys<'_> {
 
 fn or(size: Option<usize>) -> String {
     size.map_or("none".to_owned(), |size| size.to_string())
-}
-
-/// Biases, of which the metadata say nothing.
-pub(super) fn dense_llama(keys: &Keys, config: &mut Map<String, Value>) -> Result<()> {
-    config.insert("attention_bias".into(), json!(keys.has_in_layer("attn_q.bias")));
-    config.insert("mlp_bias".into(), json!(keys.has_in_layer("ffn_up.bias")));
-    Ok(())
 }

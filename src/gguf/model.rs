@@ -109,7 +109,7 @@ impl Gguf {
 
     /// Which kind of model it is.
     pub(super) fn family(&self) -> Result<&'static Family> {
-        families::of(&self.metadata)
+        families::of(self)
     }
 
     fn infos(&self) -> impl Iterator<Item = (&TensorInfo, &Arc<Bytes>)> {
@@ -159,11 +159,26 @@ impl Gguf {
                         let problem = format!("expected 3 dimensions, found {}", info.shape.len());
                         return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
                     };
-                    let bytes_each = info.range.len().checked_div(experts).unwrap_or(0);
+                    let bytes_each = info.range.len().checked_div(experts).unwrap_or(0); // rows are whole blocks
                     for expert in 0..experts {
                         let at = info.range.start + expert * bytes_each;
                         let name = format!("{before}.{expert}.{after}");
                         tensors.push(one(name, &[outputs, inputs], at..at + bytes_each));
+                    }
+                }
+                Place::Thirds(names) => {
+                    let mut shape = info.shape.clone();
+                    match shape.first_mut() {
+                        Some(rows) if rows.is_multiple_of(3) => *rows /= 3,
+                        _ => {
+                            let problem = format!("expected rows in three parts, found the shape {shape:?}");
+                            return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
+                        }
+                    }
+                    let bytes_each = info.range.len() / 3;
+                    for (part, name) in names.into_iter().enumerate() {
+                        let at = info.range.start + part * bytes_each;
+                        tensors.push(one(name, &shape, at..at + bytes_each));
                     }
                 }
             }

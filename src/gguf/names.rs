@@ -11,6 +11,8 @@ pub(super) struct Names {
     pub(super) inside: &'static [(&'static str, &'static str)],
     /// Matrices of all experts in one tensor, and the name of one of them behind the expert's number.
     pub(super) experts: &'static [(&'static str, &'static str, &'static str)],
+    /// Three matrices of the same size in one.
+    pub(super) thirds: &'static [(&'static str, [&'static str; 3])],
 }
 
 /// Where a tensor belongs.
@@ -22,6 +24,8 @@ pub(super) enum Place {
     Named(String),
     /// One of each expert, between these parts of a name.
     Experts(String, &'static str),
+    /// A third each.
+    Thirds([String; 3]),
 }
 
 /// Tensors that the config is made of.
@@ -51,6 +55,9 @@ impl Names {
         }
         if let Some((_, before, after)) = self.experts.iter().find(|(own, ..)| *own == stem && ending == "weight") {
             return Some(Place::Experts(format!("{layers}.{layer}.{before}"), after));
+        }
+        if let Some((_, thirds)) = self.thirds.iter().find(|(own, _)| *own == stem) {
+            return Some(Place::Thirds(thirds.map(|third| format!("{layers}.{layer}.{third}.{ending}"))));
         }
         find(self.inside, stem).map(|theirs| Place::Named(format!("{layers}.{layer}.{theirs}.{ending}")))
     }
