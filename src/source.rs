@@ -43,6 +43,14 @@ impl Location {
             Location::Disk(path) => read_text(path).map(Cow::Owned),
         }
     }
+
+    /// The whole file.
+    pub fn read_bytes(&self) -> Result<Cow<'static, [u8]>> {
+        match self {
+            Location::Embedded(_, bytes) => Ok(Cow::Borrowed(bytes)),
+            Location::Disk(path) => read_bytes(path).map(Cow::Owned),
+        }
+    }
 }
 
 /// The files of one model.
@@ -69,6 +77,8 @@ pub enum TokenizerFiles {
     Json(Location),
     /// `vocab.json` and `merges.txt`: GPT-2's original pair.
     VocabAndMerges(Location, Location),
+    /// `tokenizer.model`: SentencePiece's own file.
+    SentencePiece(Location),
     /// A GGUF file's metadata.
     Gguf(Location),
 }
@@ -91,11 +101,11 @@ impl TokenizerFiles {
         match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
             (Some(json), _, _) => Ok(TokenizerFiles::Json(json)),
             (None, Some(vocab), Some(merges)) => Ok(TokenizerFiles::VocabAndMerges(vocab, merges)),
-            (None, vocab, _) => {
+            (None, vocab, _) if present("tokenizer.model").is_none() => {
                 let missing = if vocab.is_some() {
                     "`merges.txt` beside `vocab.json`"
                 } else {
-                    "`tokenizer.json`, or `vocab.json` and `merges.txt`"
+                    "`tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"
                 };
                 Err(Error::file(
                     folder,
@@ -103,6 +113,7 @@ impl TokenizerFiles {
                     "copy the tokenizer's files from where the model came from",
                 ))
             }
+            _ => Ok(TokenizerFiles::SentencePiece(Location::Disk(folder.join("tokenizer.model")))),
         }
     }
 
@@ -110,6 +121,7 @@ impl TokenizerFiles {
     pub fn path(&self) -> &Path {
         let (TokenizerFiles::Json(location)
         | TokenizerFiles::VocabAndMerges(location, _)
+        | TokenizerFiles::SentencePiece(location)
         | TokenizerFiles::Gguf(location)) = self;
         location.path()
     }
@@ -297,19 +309,26 @@ fn listing(folder: &Path) -> String {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    let failed = |error: std::io::Error| Error::file(path, error.to_string(), "");
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > TEXT_LIMIT {
-        return Err(Error::file(path, format!("expected a text file of at most {TEXT_LIMIT} bytes, found {size}"), ""));
-    }
-    let bytes = std::fs::read(path).map_err(failed)?;
-    String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(read_bytes(path)?).map_err(|error| {
         Error::file(
             path,
             format!("expected UTF-8 text, found an invalid byte at {}", error.utf8_error().valid_up_to()),
             "the file is damaged; copy it again",
         )
     })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error: std::io::Error| Error::file(path, error.to_string(), "");
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > TEXT_LIMIT {
+        return Err(Error::file(
+            path,
+            format!("expected a small file of at most {TEXT_LIMIT} bytes, found {size}"),
+            "",
+        ));
+    }
+    std::fs::read(path).map_err(failed)
 }
 
 /// A name of a part, taken apart.

@@ -49,3 +49,4 @@ mod smollm2;
 mod support;
 mod text;
 mod tidy;
+mod vocab;
