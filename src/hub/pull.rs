@@ -245,10 +245,10 @@ impl Pull<'_> {
                 }
             }
         }
-        if let (Some(check), Some(files)) = (self.check, gguf_of(&choice)) {
-            if files.iter().any(|file| !is_whole(&cache.blob(&file.digest), file.size)) {
-                (check.gguf)(&headers::read_gguf(client, remote, &files)?)?;
-            }
+        if let (Some(check), Some(files)) = (self.check, gguf_of(&choice))
+            && files.iter().any(|file| !is_whole(&cache.blob(&file.digest), file.size))
+        {
+            (check.gguf)(&headers::read_gguf(client, remote, &files)?)?;
         }
         Ok(choice.files())
     }

@@ -23,7 +23,8 @@ TOKENS = 32
 
 def text_of(program: str, model: str, prompt: str) -> str:
     command = [program, "-m", model, "--temp", "0", "-n", str(TOKENS), "-no-cnv", "--no-display-prompt", "-p", prompt]
-    out = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, timeout=120).stdout
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    out = subprocess.run(command, stdout=subprocess.PIPE, check=True, **quiet).stdout
     return out.decode().removesuffix("\n").removesuffix("\n").removesuffix(" [end of text]")
 
 
