@@ -75,7 +75,7 @@ pub(super) fn gguf_of<'r>(choice: &Choice<'r>) -> Option<Vec<&'r RemoteFile>> {
 /// Whether a repository has a tokenizer that is read.
 pub(super) fn has_tokenizer(remote: &Repository) -> bool {
     let has = |name: &str| remote.file(name).is_some();
-    has("tokenizer.json") || has("vocab.json") && has("merges.txt")
+    has("tokenizer.json") || has("tokenizer.model") || has("vocab.json") && has("merges.txt")
 }
 
 /// Files as a plan, with which of them are in a cache.

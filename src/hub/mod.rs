@@ -200,7 +200,10 @@ impl Hub {
                 format!("`fireside pull {wanted}` fetches the model where there is network"),
             ));
         }
-        let folder = self.fetch_files(wanted, &["tokenizer.json", "vocab.json", "merges.txt"])?;
+        let folder = self.fetch_files(
+            wanted,
+            &["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt"],
+        )?;
         TokenizerFiles::in_folder(&folder)
     }
 
@@ -234,7 +237,8 @@ impl Hub {
                 need(shard.as_str())?;
             }
         }
-        if file("tokenizer.json").is_none() && !(file("vocab.json").is_some() && file("merges.txt").is_some()) {
+        let has = |name: &str| file(name).is_some();
+        if !has("tokenizer.json") && !has("tokenizer.model") && !(has("vocab.json") && has("merges.txt")) {
             return Err(missing("its `tokenizer.json` is missing"));
         }
         Source::in_folder(&name.to_string(), &cache.snapshot(&commit))

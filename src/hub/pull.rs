@@ -298,7 +298,7 @@ fn room_for(cache: &RepoCache, files: &[(usize, &RemoteFile)]) -> Result<()> {
 fn no_tokenizer(remote: &Repository) -> Error {
     Error::unsupported(
         Path::new(remote.id.as_str()),
-        "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none",
+        "expected `tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`, found none",
         "look for a copy of the model with tokenizer.json",
     )
 }

@@ -172,7 +172,7 @@ fn why_not(found: &Preflight, config: Option<&Config>) -> Option<String> {
         Err(error) => return Some(problem_of(error)),
     }
     let wrong = found.headers.iter().find_map(|(path, header)| check_header(path, header).err());
-    let no_tokenizer = "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none";
+    let no_tokenizer = "expected `tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`, found none";
     wrong.map(problem_of).or_else(|| (!found.has_tokenizer).then(|| no_tokenizer.to_owned()))
 }
 
