@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::hub::{HubArgs, describe_network};
 use super::output::{figure, warning};
 use crate::weights::Keep;
-use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, Quant};
+use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, EngineBuilder, Quant};
 
 /// A model and the machine under it.
 #[derive(clap::Args)]
@@ -54,6 +54,15 @@ impl MachineArgs {
 
     /// The same, with another number of threads.
     pub(super) fn load_with(&self, model: &str, threads: usize) -> Result<Engine> {
+        Ok(self.builder_with(model, threads)?.load(model)?)
+    }
+
+    /// What loads a model onto this machine.
+    pub(super) fn builder(&self, model: &str) -> Result<EngineBuilder> {
+        self.builder_with(model, self.threads.unwrap_or(0).into())
+    }
+
+    fn builder_with(&self, model: &str, threads: usize) -> Result<EngineBuilder> {
         let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(threads);
         if let Some(hub) = self.hub.open_for(model)? {
             builder = builder.hub(hub);
@@ -70,7 +79,7 @@ impl MachineArgs {
         if let Some(context) = self.context {
             builder = builder.context(context);
         }
-        Ok(builder.load(model)?)
+        Ok(builder)
     }
 
     /// What weights are kept as.

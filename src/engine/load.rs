@@ -1,7 +1,7 @@
 //! From a model's name to a model that runs: [`EngineBuilder`], and what it builds.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source, WeightFiles};
-use crate::text::Tokenizer;
+use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
 use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
@@ -43,6 +43,7 @@ pub struct EngineBuilder {
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
     hub: Option<Hub>,
+    chat_template: Option<String>,
 }
 
 impl EngineBuilder {
@@ -103,6 +104,13 @@ impl EngineBuilder {
         self
     }
 
+    /// The chat template to use, in Jinja; by default the model's own.
+    #[must_use]
+    pub fn chat_template(mut self, source: impl Into<String>) -> Self {
+        self.chat_template = Some(source.into());
+        self
+    }
+
     /// Loads a model: `ember`, a folder, a `.gguf` file, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
@@ -113,7 +121,7 @@ impl EngineBuilder {
         };
         let start = Instant::now();
         let compute = Compute::open(self.device, self.threads)?;
-        let (config, license) = read_config(&source)?;
+        let (config, gguf) = read_config(&source)?;
         let architecture = config.architecture()?;
         let defaults = read_defaults(&config, source.generation_config.as_ref())?;
         // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
@@ -156,14 +164,27 @@ impl EngineBuilder {
             layers: shape.n_layers,
             cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
             kv: self.kv,
-            license: source.license().or(license),
+            license: source.license().or_else(|| gguf.as_ref()?.license()),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
         let work = Work::of(&weights, model.shape());
+        let chat = read_template(&source.config, gguf.as_ref(), self.chat_template.as_deref())?;
         let tokenizer = Arc::new(tokenizer);
-        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
+        let loaded = Loaded {
+            model,
+            tokenizer,
+            defaults,
+            compute,
+            context,
+            prefill_chunk,
+            info,
+            warnings,
+            chat,
+            end_of_turn: OnceLock::new(),
+            work,
+        };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 
@@ -180,6 +201,35 @@ impl EngineBuilder {
     }
 }
 
+/// The model's chat template, or the user's in its place. A template that does not parse stands in nobody's way but a
+/// conversation's.
+fn read_template(config: &Location, gguf: Option<&Gguf>, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
+    let own = match gguf {
+        Some(gguf) => template_in(gguf),
+        None => ChatTemplate::load(&ChatFiles::beside(config)),
+    };
+    match given {
+        Some(source) => own.or_else(|_| ChatTemplate::new(source))?.replaced(source).map(Ok),
+        None => Ok(own.map_err(|error| error.to_string())),
+    }
+}
+
+/// The chat template of a GGUF file.
+fn template_in(gguf: &Gguf) -> Result<ChatTemplate> {
+    const KEY: &str = "tokenizer.chat_template";
+    let source = gguf.metadata.string(KEY)?.ok_or_else(|| {
+        Error::prompt(
+            format!("{} has no chat template (`{KEY}`)", quote(&gguf.path().display().to_string())),
+            "give one with `--chat-template FILE`, or continue a text with `generate`",
+        )
+    })?;
+    let mut template = ChatTemplate::new(source)?;
+    for (name, token) in gguf.special_tokens()? {
+        template = template.with_token(name, &token);
+    }
+    Ok(template)
+}
+
 /// Most tokens of a sequence, as the user or the model says.
 pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> {
     let context = wanted.unwrap_or(shape.context);
@@ -193,13 +243,13 @@ pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> 
     Ok(context)
 }
 
-/// config.json, or what a GGUF file says instead, and its licence.
-fn read_config(source: &Source) -> Result<(Config<'_>, Option<String>)> {
+/// config.json, or what a GGUF file says instead, and that file.
+fn read_config(source: &Source) -> Result<(Config<'_>, Option<Gguf>)> {
     let path = source.config.path();
     match &source.weights {
         WeightFiles::Gguf(file) => {
             let gguf = Gguf::open(file)?;
-            Ok((Config { path, json: gguf.config()? }, gguf.license()))
+            Ok((Config { path, json: gguf.config()? }, Some(gguf)))
         }
         WeightFiles::Single(_) | WeightFiles::Sharded(_) => {
             Ok((Config::parse(path, &source.config.read_text()?)?, None))
@@ -238,6 +288,10 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// How the model is talked to, or why that cannot be known.
+    pub(super) chat: Result<ChatTemplate, String>,
+    /// The token that ends an assistant's message, once somebody asked.
+    pub(super) end_of_turn: OnceLock<Option<u32>>,
     /// What a token costs; only `bench` asks.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(super) work: Work,

@@ -3,11 +3,12 @@
 //! An [`Engine`] is a loaded model. It turns prompts and [`Sampling`] into a [`Generation`], an iterator of [`Piece`]s.
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
-//! with the `filters` and the numbers of `random`. `session` keeps caches between generations. `score` judges a given text, `bench` makes passes of given sizes.
+//! with the `filters` and the numbers of `random`. `session` keeps caches between generations, `chat` turns messages into prompts. `score` judges a given text, `bench` makes passes of given sizes.
 
 mod beams;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command measures
 pub(crate) mod bench;
+mod chat;
 mod defaults;
 mod fetch;
 mod filters;

@@ -195,6 +195,24 @@ impl Gguf {
         Some(quote(name).trim_matches('`').to_owned())
     }
 
+    /// Tokens that stand for something, under the names that chat templates have for them.
+    pub(crate) fn special_tokens(&self) -> Result<Vec<(&'static str, String)>> {
+        const NAMES: [(&str, &str); 5] = [
+            ("bos_token", "bos"),
+            ("eos_token", "eos"),
+            ("unk_token", "unknown"),
+            ("sep_token", "seperator"), // as the format spells it
+            ("pad_token", "padding"),
+        ];
+        let mut found = Vec::new();
+        for (name, key) in NAMES {
+            let Some(id) = self.metadata.token(&format!("tokenizer.ggml.{key}_token_id"))? else { continue };
+            let token = self.metadata.strings("tokenizer.ggml.tokens")?.and_then(|mut tokens| tokens.nth(id as usize));
+            found.extend(token.map(|token| (name, String::from_utf8_lossy(token).into_owned())));
+        }
+        Ok(found)
+    }
+
     /// What its metadata say of how it may be used.
     pub(crate) fn license(&self) -> Option<String> {
         self.metadata.string("general.license").ok().flatten().map(str::to_owned)

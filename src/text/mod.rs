@@ -1,4 +1,4 @@
-//! Strings ⇄ tokens: the tokenizer, and a stream of whole characters out of single tokens.
+//! Strings ⇄ tokens: the tokenizer, a stream of whole characters out of single tokens, and conversations as text.
 //!
 //! It knows nothing of models; a token is a number and the bytes that it stands for.
 
@@ -6,8 +6,11 @@ mod added;
 mod bpe;
 mod byte_level;
 mod charsmap;
+mod chat;
 mod crate_model;
 mod gguf;
+mod guard;
+mod jinja;
 mod own_model;
 mod pair;
 mod sentencepiece;
@@ -21,5 +24,8 @@ mod vocabulary;
 mod words;
 
 pub use added::Specials;
+pub(crate) use chat::ChatFiles;
+pub use chat::{ChatOptions, ChatTemplate, Message};
+pub use guard::ChatPrompt;
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;

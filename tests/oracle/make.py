@@ -31,6 +31,7 @@ PARTS = [
     "full_size",
     "ember",
     "quant",
+    "chat",
 ]
 
 
