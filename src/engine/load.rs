@@ -205,7 +205,7 @@ impl EngineBuilder {
 /// conversation's.
 fn read_template(config: &Location, gguf: Option<&Gguf>, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
     let own = match gguf {
-        Some(gguf) => template_in(gguf),
+        Some(gguf) => template_in(gguf, config),
         None => ChatTemplate::load(&ChatFiles::beside(config)),
     };
     match given {
@@ -214,16 +214,12 @@ fn read_template(config: &Location, gguf: Option<&Gguf>, given: Option<&str>) ->
     }
 }
 
-/// The chat template of a GGUF file.
-fn template_in(gguf: &Gguf) -> Result<ChatTemplate> {
-    const KEY: &str = "tokenizer.chat_template";
-    let source = gguf.metadata.string(KEY)?.ok_or_else(|| {
-        Error::prompt(
-            format!("{} has no chat template (`{KEY}`)", quote(&gguf.path().display().to_string())),
-            "give one with `--chat-template FILE`, or continue a text with `generate`",
-        )
-    })?;
-    let mut template = ChatTemplate::new(source)?;
+/// The chat template of a GGUF file, or one that lies beside it.
+fn template_in(gguf: &Gguf, file: &Location) -> Result<ChatTemplate> {
+    let mut template = match gguf.metadata.string("tokenizer.chat_template")? {
+        Some(source) => ChatTemplate::new(source)?,
+        None => ChatTemplate::load(&ChatFiles::beside(file))?,
+    };
     for (name, token) in gguf.special_tokens()? {
         template = template.with_token(name, &token);
     }

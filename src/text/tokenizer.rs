@@ -185,8 +185,13 @@ impl Tokenizer {
 
     /// Tokens that are found in a text before anything else happens to it, and whether they are special.
     pub(super) fn added_tokens(&self) -> Vec<(String, bool)> {
-        let added = self.model.inner().get_added_tokens_decoder();
-        added.into_values().map(|token| (token.content, token.special)).collect()
+        match &self.model {
+            Model::Crate(model) => {
+                let added = model.inner().get_added_tokens_decoder();
+                added.into_values().map(|token| (token.content, token.special)).collect()
+            }
+            Model::Own(model) => model.special().filter_map(|id| Some((model.name(id)?, true))).collect(),
+        }
     }
 
     /// One more than the largest id.
