@@ -195,6 +195,10 @@ fn vocabulary(metadata: &Metadata, family: Family) -> Result<Vocabulary> {
 }
 
 fn mark_structure(vocabulary: &mut Vocabulary) {
+    // A word like any other in vocabularies that write about web pages.
+    if let Some(id) = vocabulary.id(b"</s>").filter(|id| vocabulary.kind(*id) == Kind::UserDefined) {
+        vocabulary.set_kind(id, Kind::Control);
+    }
     for id in STRUCTURE.iter().filter_map(|name| vocabulary.id(name.as_bytes())).collect::<Vec<u32>>() {
         if matches!(vocabulary.kind(id), Kind::Normal | Kind::UserDefined) {
             vocabulary.set_kind(id, Kind::Control);

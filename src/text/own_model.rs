@@ -198,7 +198,7 @@ impl OwnModel {
                         match whole {
                             Some(id) => ids.push(id),
                             None if words.habits.raw => self.characters(merges, bytes, word, ids)?,
-                            None => self.bytes(merges, bytes, word, ids)?,
+                            None => self.bytes(merges, bytes, word, ids),
                         }
                         Ok(())
                     })
@@ -230,13 +230,21 @@ impl OwnModel {
         self.vocabulary.id(spelled.as_bytes()).filter(text)
     }
 
-    /// A word as merges of its bytes.
-    fn bytes(&self, merges: &Merges, of: &[Option<u32>; 256], word: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let bytes = word.bytes().map(|byte| of[byte as usize]).collect::<Option<Vec<u32>>>();
-        let mut symbols = bytes.ok_or_else(|| word.to_owned())?;
+    /// A word as merges of its bytes. Some vocabularies have no token for some control characters, which are left out, as they
+    /// are everywhere else.
+    fn bytes(&self, merges: &Merges, of: &[Option<u32>; 256], word: &str, ids: &mut Vec<u32>) {
+        let mut symbols = Vec::with_capacity(word.len());
+        for byte in word.bytes() {
+            match of[byte as usize] {
+                Some(id) => symbols.push(id),
+                None => {
+                    merges.apply(&mut symbols);
+                    ids.append(&mut symbols);
+                }
+            }
+        }
         merges.apply(&mut symbols);
         ids.extend(symbols);
-        Ok(())
     }
 
     /// A word as merges of its characters, with those that are no token in bytes.

@@ -4,7 +4,7 @@
 //! the text: the one thing that needs a look ahead, "white space but for its last character unless the text ends there"
 //! (`\s+(?!\S)|\s+`), is a match that gives back a character.
 
-use regex_automata::meta::Regex;
+use regex_automata::meta::{Builder, Config, Regex};
 
 macro_rules! contractions {
     () => {
@@ -185,6 +185,13 @@ const ALL: [(&[&str], &[Step], Habits); 27] = [
     (&["gemma4"], &[Plain(r"[^\n]+|[\n]+")], Habits { add_bos: true, raw: true, ..PLAIN }),
 ];
 
+/// Room for what the engine has seen: with less, text in many scripts makes it start over and over again.
+fn builder() -> Builder {
+    let mut builder = Regex::builder();
+    builder.configure(Config::new().hybrid_cache_capacity(32 << 20));
+    builder
+}
+
 /// A way to cut texts into words.
 pub(super) struct Words {
     /// The expression of each pass, and whether its second pattern is white space that gives back a character.
@@ -197,8 +204,8 @@ impl Words {
     pub(super) fn named(name: &str) -> Option<Words> {
         let (_, steps, habits) = ALL.iter().find(|(names, _, _)| names.contains(&name))?;
         let passes = steps.iter().map(|step| match step {
-            Plain(pattern) => Regex::new(pattern),
-            Spaced(pattern) => Regex::new_many(&[*pattern, r"\s+"]),
+            Plain(pattern) => builder().build(pattern),
+            Spaced(pattern) => builder().build_many(&[*pattern, r"\s+"]),
         });
         Some(Words { passes: passes.map(|pass| pass.expect("the pattern is ours")).collect(), habits: *habits })
     }

@@ -44,7 +44,7 @@ BPE = {
     "gemma-4": (None, normalizers.Replace(" ", "▁"), False),
 }
 # As sentencepiece: the text begins with a space, or does not.
-SENTENCEPIECE = {"llama-spm": True, "phi-3": True, "baichuan": False}
+SENTENCEPIECE = {"llama-spm": True, "phi-3": True, "baichuan": True}
 
 
 def read_gguf(path: Path) -> dict:
