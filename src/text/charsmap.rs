@@ -20,7 +20,7 @@ impl Charsmap {
         let (length, rest) =
             blob.split_first_chunk().ok_or("expected a table of normalisation, found less than four bytes")?;
         let length = u32::from_le_bytes(*length) as usize;
-        if length % 4 != 0 || length > rest.len() {
+        if !length.is_multiple_of(4) || length > rest.len() {
             return Err(format!(
                 "expected a table of normalisation whose array is within its {} bytes, found one of {length}",
                 rest.len()

@@ -203,11 +203,14 @@ impl Words {
     /// The way of this name.
     pub(super) fn named(name: &str) -> Option<Words> {
         let (_, steps, habits) = ALL.iter().find(|(names, _, _)| names.contains(&name))?;
-        let passes = steps.iter().map(|step| match step {
-            Plain(pattern) => builder().build(pattern),
-            Spaced(pattern) => builder().build_many(&[*pattern, r"\s+"]),
-        });
-        Some(Words { passes: passes.map(|pass| pass.expect("the pattern is ours")).collect(), habits: *habits })
+        let pass = |step: &Step| {
+            let pass = match step {
+                Plain(pattern) => builder().build(pattern),
+                Spaced(pattern) => builder().build_many(&[*pattern, r"\s+"]),
+            };
+            pass.expect("the pattern is ours")
+        };
+        Some(Words { passes: steps.iter().map(pass).collect(), habits: *habits })
     }
 
     /// The names that are known, for messages.
@@ -250,7 +253,10 @@ mod tests {
         let mut words = Vec::new();
         Words::named(name)
             .expect("a known name")
-            .cut(text, &mut |word| Ok::<(), ()>(words.push(word.to_owned())))
+            .cut(text, &mut |word| {
+                words.push(word.to_owned());
+                Ok::<(), ()>(())
+            })
             .unwrap();
         assert_eq!(words, expected, "{name}: {text:?}");
     }
@@ -263,7 +269,13 @@ mod tests {
             check(name, "", &[]);
             let text = "The 12345 cafe\u{301}s,\r\n\r\n don't STOP—ﬁ 世界ひ  \t x ";
             let mut joined = String::new();
-            Words::named(name).unwrap().cut(text, &mut |word| Ok::<(), ()>(joined.push_str(word))).unwrap();
+            Words::named(name)
+                .unwrap()
+                .cut(text, &mut |word| {
+                    joined.push_str(word);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
             assert_eq!(joined, text, "{name}");
         }
         assert!(Words::named("gpt-3").is_none());
