@@ -238,7 +238,7 @@ impl Hub {
             }
         }
         let has = |name: &str| file(name).is_some();
-        if !has("tokenizer.json") && !has("tokenizer.model") && !(has("vocab.json") && has("merges.txt")) {
+        if !(has("tokenizer.json") || has("tokenizer.model") || has("vocab.json") && has("merges.txt")) {
             return Err(missing("its `tokenizer.json` is missing"));
         }
         Source::in_folder(&name.to_string(), &cache.snapshot(&commit))

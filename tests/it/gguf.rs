@@ -267,7 +267,7 @@ fn parts_that_are_missing_or_of_another_model_are_named() {
         let folder = TempDir::new().unwrap();
         in_parts(folder.path(), &base, 3);
         damage(folder.path());
-        let error = Engine::load(&name_of(&folder.path().join(name))).err().expect("an error");
+        let error = Engine::load(&name_of(&folder.path().join(name))).expect_err("an error");
         let text = format!("{error} hint: {}", error.hint().unwrap_or_default());
         assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
     };
@@ -299,7 +299,7 @@ fn a_folder_with_several_models_is_refused_with_their_names() {
     std::fs::write(folder.path().join("mmproj-m.gguf"), b"no language model").unwrap();
     logits(folder.path(), &ids);
     std::fs::write(folder.path().join("m-Q8_0.gguf"), &bytes).unwrap();
-    let error = Engine::load(&name_of(folder.path())).err().expect("an error");
+    let error = Engine::load(&name_of(folder.path())).expect_err("an error");
     assert!(["`m-F16.gguf`", "`m-Q8_0.gguf`"].iter().all(|name| error.to_string().contains(name)), "{error}");
 }
 
