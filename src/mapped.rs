@@ -17,6 +17,7 @@ pub enum Bytes {
     /// Inside the binary.
     Embedded(&'static [u8]),
     /// The first ones of a file that is elsewhere.
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
     Read(Vec<u8>),
 }
 
