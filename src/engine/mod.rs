@@ -28,6 +28,8 @@ mod settings;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+#[cfg(all(feature = "cli", feature = "hub"))]
+pub(crate) use fetch::SUPPORTED;
 pub use generation::{CancelHandle, Generation};
 pub use load::{EngineBuilder, Info};
 pub use piece::{Completion, FinishReason, Piece, TokenLogprob};

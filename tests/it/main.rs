@@ -37,6 +37,7 @@ mod damage;
 #[cfg(feature = "ember")]
 mod ember;
 mod generate;
+mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
@@ -49,6 +50,8 @@ mod program;
 mod quant;
 mod score;
 mod session;
+mod smollm2;
 mod support;
 mod text;
 mod tidy;
+mod vocab;
