@@ -99,7 +99,7 @@ impl OwnModel {
         self.vocabulary.id(name.as_bytes())
     }
 
-    /// The tokens that are found in a text beforehand, and whether they are special.
+    /// The tokens that are cut out of a text beforehand, and whether they mark structure.
     pub(super) fn added(&self) -> impl Iterator<Item = (&str, bool)> {
         self.added.names()
     }
