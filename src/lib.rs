@@ -39,7 +39,7 @@ mod weights;
 pub use device::DeviceChoice;
 pub use engine::{
     CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
-    LogitBias, Piece, Prompt, Sampling, Score, ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
+    LogitBias, Piece, Prompt, Sampling, Schema, Score, ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
 };
 pub use error::{Error, HubFailure, Result, quote};
 pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};

@@ -45,6 +45,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let prompt = args.text.read_prompt()?;
+    args.sampling.check_constraint()?; // before a model is fetched or loaded
     let mut engine = args.model.load()?;
     let mut generation = engine.generate(prompt, args.sampling.clone())?;
     warn(generation.warnings());

@@ -1,13 +1,14 @@
 //! From a model's name to a model that runs: [`EngineBuilder`], and what it builds.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
 use super::Engine;
 use super::bench::Work;
+use super::constraint::Vocabulary;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::check_finite;
@@ -163,7 +164,9 @@ impl EngineBuilder {
         };
         let work = Work::of(&weights, model.shape());
         let tokenizer = Arc::new(tokenizer);
-        let loaded = Loaded { model, tokenizer, defaults, compute, context, prefill_chunk, info, warnings, work };
+        let vocabulary = OnceLock::new();
+        let loaded =
+            Loaded { model, tokenizer, vocabulary, defaults, compute, context, prefill_chunk, info, warnings, work };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 
@@ -216,6 +219,8 @@ fn unused_warning(names: &[String]) -> Option<String> {
 pub(crate) struct Loaded {
     pub(super) model: Box<dyn Model>,
     pub(super) tokenizer: Arc<Tokenizer>,
+    /// What constrained output needs of it, once it was asked for.
+    vocabulary: OnceLock<Vocabulary>,
     pub(super) defaults: ModelDefaults,
     pub(super) compute: Compute,
     /// Most tokens of a sequence: the model's own, or fewer where the builder says so.
@@ -269,6 +274,14 @@ impl Loaded {
     pub(super) fn new_cache(&self) -> KvCache {
         let shape = self.model.shape();
         KvCache::new(shape.n_layers, self.info.kv)
+    }
+
+    pub(super) fn vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = Vocabulary::new(&self.tokenizer, self.model.shape().vocab_size)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::beams::BeamSearch;
+use super::constraint::Guide;
 use super::filters::log_softmax;
 use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
@@ -130,7 +131,7 @@ impl Task {
     fn begin(&mut self, row: &[f32], cache: KvCache, loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Some(heal) = self.heal.as_mut().filter(|heal| !heal.candidates.is_empty()) {
             check_finite(row, self.prompt.len() - 1)?;
-            self.prompt.push(heal.choose(row, loaded));
+            self.prompt.push(heal.choose(row, loaded, &mut self.rules.guide));
             self.note_next(self.prompt.len() - 1, row);
             self.stage = Stage::Prompt(cache);
             return Ok(());
@@ -180,16 +181,27 @@ impl Task {
 }
 
 impl Heal {
-    /// The likeliest token that begins with the tail's bytes. The tail itself has a head start of 1, as in transformers.
-    fn choose(&mut self, row: &[f32], loaded: &Loaded) -> u32 {
+    /// The likeliest token that begins with the tail's bytes and goes on as the guide allows. The tail itself has a head
+    /// start of 1, as in transformers.
+    fn choose(&mut self, row: &[f32], loaded: &Loaded, guide: &mut Option<Guide>) -> u32 {
+        if let Some(guide) = guide.as_ref() {
+            let possible = |id: &u32| guide.behind(&self.bytes_behind(*id, loaded)).is_some();
+            self.candidates = self.candidates.iter().copied().filter(possible).collect();
+        }
         let scores: Vec<f32> =
             self.candidates.iter().map(|id| row[*id as usize] + f32::from(*id == self.tail)).collect();
         let chosen = likeliest(&scores).map_or(self.tail, |i| self.candidates[i as usize]);
-        let mut bytes = Vec::new();
-        loaded.tokenizer.append_bytes(chosen, &mut bytes);
-        self.added = bytes.split_off(self.bytes.len().min(bytes.len()));
+        self.added = self.bytes_behind(chosen, loaded);
+        *guide = guide.as_ref().and_then(|guide| guide.behind(&self.added));
         self.candidates.clear();
         chosen
+    }
+
+    /// What a token has behind the bytes that it must begin with.
+    fn bytes_behind(&self, token: u32, loaded: &Loaded) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loaded.tokenizer.append_bytes(token, &mut bytes);
+        bytes.split_off(self.bytes.len().min(bytes.len()))
     }
 }
 

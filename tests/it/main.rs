@@ -27,6 +27,7 @@ mod cli;
 mod cli_shell;
 #[cfg(feature = "cli")]
 mod cli_verbs;
+mod constrained;
 #[cfg(feature = "cli")]
 mod damage;
 #[cfg(feature = "ember")]
