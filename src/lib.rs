@@ -23,11 +23,14 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
+#[allow(dead_code, unused_imports)] // the engine does not ask for it yet
+mod gguf;
 #[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
 // commands and downloads together use all of it
 mod hub;
 #[doc(hidden)]
 pub mod kernels;
+mod mapped;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command tells what a model would need
 mod memory;
 mod models;
@@ -39,7 +42,8 @@ mod weights;
 pub use device::DeviceChoice;
 pub use engine::{
     CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
-    LogitBias, Piece, Prompt, Sampling, Schema, Score, ScoreOptions, SequenceBias, Timings, TokenLogprob, Truncation,
+    LogitBias, Piece, Prompt, Sampling, Schema, Score, ScoreOptions, SequenceBias, Session, Timings, TokenLogprob,
+    Truncation,
 };
 pub use error::{Error, HubFailure, Result, quote};
 pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};

@@ -173,6 +173,6 @@ fn print_timings(generation: &Generation) {
         let unit = if tokens == 1 { "token" } else { "tokens" };
         format!("{tokens} {unit} in {:.1} ms ({:.0} tokens/s)", seconds * 1e3, tokens as f64 / seconds.max(1e-9))
     };
-    figure("prefill", line(timings.prompt_tokens, timings.prefill));
+    figure("prefill", line(timings.computed_tokens, timings.prefill));
     figure("decode", line(timings.decoded_tokens, timings.decode));
 }

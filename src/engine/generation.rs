@@ -9,6 +9,7 @@ use super::load::Loaded;
 use super::piece::{Completion, Piece, TokenLogprob};
 use super::sampling::Sampling;
 use super::scheduler::{Task, Timings, step};
+use super::session::Memory;
 use crate::error::{Error, Result};
 
 /// Texts on their way. Each `next` gives one new token of one of them; dropping it stops the work.
@@ -75,6 +76,11 @@ impl Generation {
         }
     }
 
+    /// The prompts begin with what `memory` holds, and leave their caches there.
+    pub(super) fn remember(&mut self, memory: &Memory) {
+        self.tasks.iter_mut().for_each(|task| task.remember(memory.clone()));
+    }
+
     /// A handle that another thread may keep to stop this generation.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.cancel.clone()
@@ -98,6 +104,11 @@ impl Generation {
     /// Tokens of a prompt, as the model reads it.
     pub fn prompt_tokens(&self, request: usize) -> usize {
         self.prompts[request].tokens
+    }
+
+    /// How many of those a [`crate::Session`] had kept from the sequence before; known once the first piece is there.
+    pub fn cached_tokens(&self, request: usize) -> usize {
+        self.tasks[request].cached
     }
 
     /// How likely a prompt's own tokens were, where `prompt_logprobs` asks for it; whole once the first piece is there.

@@ -67,6 +67,11 @@ impl Line {
         self.finished
     }
 
+    /// Its tokens and the cache, which has all of them but those that were not fed yet.
+    pub(super) fn into_cache(self) -> (Vec<u32>, KvCache) {
+        (self.ids, self.cache)
+    }
+
     /// Adds what the next forward pass needs; returns the rows of logits that come back.
     pub(super) fn feed<'a>(&'a mut self, lookup: Option<Lookup>, batch: &mut Batch<'a>, most_new: usize) -> usize {
         let room = most_new.saturating_sub(self.ids.len() - self.prompt_tokens + 1);

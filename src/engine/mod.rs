@@ -3,7 +3,8 @@
 //! An [`Engine`] is a loaded model. It turns prompts and [`Sampling`] into a [`Generation`], an iterator of [`Piece`]s.
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
-//! with the `filters` and the numbers of `random`, among those that a `constraint` leaves. `score` judges a given text, `bench` makes passes of given sizes.
+//! with the `filters` and the numbers of `random`, among those that a `constraint` leaves. `session` keeps caches between
+//! generations. `score` judges a given text, `bench` makes passes of given sizes.
 
 mod beams;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command measures
@@ -22,6 +23,7 @@ mod sampler;
 mod sampling;
 mod scheduler;
 mod score;
+mod session;
 mod settings;
 
 use std::ops::ControlFlow;
@@ -35,6 +37,7 @@ pub use request::Prompt;
 pub use sampling::{EarlyStopping, Ids, LengthDecay, LogitBias, Sampling, SequenceBias, Truncation};
 pub use scheduler::Timings;
 pub use score::{Score, ScoreOptions};
+pub use session::Session;
 
 use crate::error::Result;
 use crate::text::Tokenizer;

@@ -14,6 +14,7 @@ use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
 use super::piece::{Piece, TokenLogprob};
 use super::sampler::likeliest;
+use super::session::Memory;
 use crate::error::{Error, Result};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::text::TextStream;
@@ -24,6 +25,10 @@ pub(super) struct Task {
     prompt: Vec<u32>,
     heal: Option<Heal>,
     stage: Stage,
+    /// Where its cache comes from and goes to, in a session.
+    memory: Option<Memory>,
+    /// Tokens of the prompt that the memory had.
+    pub(super) cached: usize,
     /// Rows of logits that the running forward pass owes it.
     rows: usize,
     pub(super) prompt_logprobs: Vec<TokenLogprob>,
@@ -51,7 +56,13 @@ pub(super) struct Heal {
 
 impl Task {
     pub(super) fn new(rules: Rules, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
-        Task { rules, prompt, heal, stage: Stage::Waiting, rows: 0, prompt_logprobs: Vec::new() }
+        let (stage, prompt_logprobs) = (Stage::Waiting, Vec::new());
+        Task { rules, prompt, heal, stage, memory: None, cached: 0, rows: 0, prompt_logprobs }
+    }
+
+    /// The task begins with what `memory` holds of its prompt, and leaves its own cache there.
+    pub(super) fn remember(&mut self, memory: Memory) {
+        self.memory = Some(memory);
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -59,18 +70,32 @@ impl Task {
     }
 
     pub(super) fn stop(&mut self) {
-        self.stage = Stage::Done;
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        let Some(memory) = &self.memory else { return };
+        match stage {
+            Stage::Prompt(cache) => memory.keep(&self.prompt, cache),
+            Stage::Lines(lines) => {
+                if let Some((ids, cache)) = lines.into_iter().next().map(Line::into_cache) {
+                    memory.keep(&ids, cache);
+                }
+            }
+            Stage::Waiting | Stage::Beams(_) | Stage::Done => {}
+        }
     }
 
     fn in_prompt(&self) -> bool {
         matches!(self.stage, Stage::Waiting | Stage::Prompt(_))
     }
 
-    /// Adds this request's share of the next forward pass.
-    fn feed<'a>(&'a mut self, loaded: &Loaded, batch: &mut Batch<'a>) {
+    /// Adds this request's share of the next forward pass. Returns how many tokens of the prompt a session had kept, once.
+    fn feed<'a>(&'a mut self, loaded: &Loaded, batch: &mut Batch<'a>) -> usize {
+        let mut recalled = 0;
         if let Stage::Waiting = self.stage {
             self.rules.start();
-            self.stage = Stage::Prompt(loaded.new_cache());
+            let cache = self.recall(loaded);
+            recalled = cache.len();
+            self.cached = recalled;
+            self.stage = Stage::Prompt(cache);
         }
         self.rows = match &mut self.stage {
             Stage::Waiting | Stage::Done => 0,
@@ -90,6 +115,18 @@ impl Task {
             }
             Stage::Beams(search) => search.feed(batch),
         };
+        recalled
+    }
+
+    /// The cache to begin with. The prompt's last token is always computed: the logits behind it are wanted.
+    fn recall(&self, loaded: &Loaded) -> KvCache {
+        let known = match &self.memory {
+            Some(memory) if !self.rules.settings.prompt_logprobs => {
+                memory.recall(&self.prompt[..self.prompt.len() - 1])
+            }
+            _ => None, // whoever asks for the prompt's own logits needs all of it computed
+        };
+        known.unwrap_or_else(|| loaded.new_cache())
     }
 
     /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
@@ -140,6 +177,9 @@ impl Task {
         let heal = self.heal.as_ref();
         let stream = || new_stream(rules, &self.prompt, heal);
         if let Some(beams) = self.rules.settings.beams {
+            if let Some(memory) = &self.memory {
+                memory.keep(&self.prompt, cache.clone());
+            }
             let mut search = BeamSearch::new(beams, &self.prompt, cache, rules);
             search.accept(&[row], rules, pieces, stream)?;
             self.stage = if search.is_done() { Stage::Done } else { Stage::Beams(search) };
@@ -151,7 +191,11 @@ impl Task {
             line.accept(&[row], rules, pieces)?;
             lines.push(line);
         }
-        self.stage = if lines.iter().all(Line::is_finished) { Stage::Done } else { Stage::Lines(lines) };
+        let done = lines.iter().all(Line::is_finished);
+        self.stage = Stage::Lines(lines);
+        if done {
+            self.stop();
+        }
         Ok(())
     }
 
@@ -177,6 +221,13 @@ impl Task {
         log_softmax(&mut logs);
         let top = self.rules.settings.logprobs.unwrap_or(0);
         self.prompt_logprobs.push(TokenLogprob::in_row(*next, &logs, top));
+    }
+}
+
+/// Whoever stops asking for pieces leaves the cache to the session too.
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -219,6 +270,10 @@ fn new_stream(rules: &Rules, prompt: &[u32], heal: Option<&Heal>) -> TextStream 
 pub struct Timings {
     /// Tokens of all prompts.
     pub prompt_tokens: usize,
+    /// How many of those a session had kept, so that they were not computed again.
+    pub cached_tokens: usize,
+    /// How many of them were computed so far: all others, once the first new token is there.
+    pub computed_tokens: usize,
     /// New tokens of all texts.
     pub new_tokens: usize,
     /// Steps in which a prompt was read.
@@ -238,7 +293,9 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
     let prefill = tasks.iter().any(|task| task.in_prompt());
     let mut batch = Batch::default();
     for task in tasks.iter_mut() {
-        task.feed(loaded, &mut batch);
+        let (in_prompt, before) = (task.in_prompt(), batch.tokens().len());
+        timings.cached_tokens += task.feed(loaded, &mut batch);
+        timings.computed_tokens += if in_prompt { batch.tokens().len() - before } else { 0 };
     }
     let logits = loaded.forward(&mut batch);
     drop(batch);

@@ -24,6 +24,7 @@ pub use tables::gathered;
 use crate::device::Compute;
 use crate::error::{Error, Result, quote};
 use crate::kernels::{Layout, Slice};
+use crate::mapped::Bytes;
 use crate::source::WeightFiles;
 
 /// A place in a checkpoint: the checkpoint and a prefix of names. Cheap to clone.
@@ -80,8 +81,9 @@ pub enum Keep {
 
 /// A tensor that was found in a header but not yet looked at.
 struct Entry {
-    file: Arc<safetensors::File>,
-    dtype: ::safetensors::Dtype,
+    file: Arc<Bytes>,
+    /// Or the name of a dtype that no kernel reads.
+    stored_as: Result<Kind, String>,
     shape: Vec<usize>,
     range: std::ops::Range<usize>,
 }
@@ -219,12 +221,13 @@ impl Weights {
                 "config.json and the weights do not belong together; fetch both from the same place",
             ));
         }
-        entry.file.tensor(entry.dtype, entry.range.clone()).ok_or_else(|| {
+        let kind = entry.stored_as.as_ref().map_err(|found| {
             self.wrong(
-                format!("expected dtype F32, F16 or BF16, found {:?}", entry.dtype),
+                format!("expected dtype F32, F16 or BF16, found {found}"),
                 "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
             )
-        })
+        })?;
+        Ok(Stored::of_file(&entry.file, *kind, entry.range.clone()))
     }
 
     /// A small tensor (a norm's weight, a bias) widened to f32.
@@ -357,8 +360,8 @@ fn mix_of(quant: Quant, tensors: &HashMap<String, Entry>) -> Mix {
 impl Entry {
     /// Whether another tensor has the same numbers.
     fn is_same(&self, other: &Entry) -> bool {
-        let alike = self.dtype == other.dtype && self.shape == other.shape;
-        let same = alike && self.file.bytes()[self.range.clone()] == other.file.bytes()[other.range.clone()];
+        let alike = self.stored_as == other.stored_as && self.shape == other.shape;
+        let same = alike && self.file.all()[self.range.clone()] == other.file.all()[other.range.clone()];
         if alike {
             self.file.release(self.range.clone());
             other.file.release(other.range.clone());

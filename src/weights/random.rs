@@ -10,9 +10,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-use super::{Buffer, Dtype, Stored};
+use super::{Dtype, Kind, Stored};
 use crate::error::{Error, Result, quote};
 use crate::kernels::Pool;
+use crate::mapped::Bytes;
 use crate::memory::Memory;
 
 /// The spread of the numbers: what GPT-2 and its successors are initialised with.
@@ -70,12 +71,7 @@ impl Random {
         let map = map
             .make_read_only()
             .map_err(|error| Error::setting("random", format!("cannot finish {}: {error}", quote(name)), ""))?;
-        let map = Arc::new(map);
-        Ok(match self.dtype {
-            Dtype::F32 => Stored::F32(Buffer::mapped(&map, 0..bytes)),
-            Dtype::F16 => Stored::F16(Buffer::mapped(&map, 0..bytes)),
-            Dtype::Bf16 => Stored::Bf16(Buffer::mapped(&map, 0..bytes)),
-        })
+        Ok(Stored::of_file(&Bytes::Mapped(Arc::new(map)), Kind::Dense(self.dtype), 0..bytes))
     }
 }
 

@@ -4,66 +4,24 @@
 //! it lacks is here: maps that outlive the parser, shards opened side by side, and messages that say what to do.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
-use super::{Buffer, Entry, Stored};
+use super::{Dtype, Entry, Kind};
 use crate::error::{Error, Result, quote};
 use crate::kernels::Pool;
+use crate::mapped::Bytes;
 use crate::source::Location;
-
-/// The bytes of one file.
-pub(super) enum File {
-    Mapped(Arc<Mmap>),
-    Embedded(&'static [u8]),
-}
-
-impl File {
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            File::Mapped(map) => map,
-            File::Embedded(bytes) => bytes,
-        }
-    }
-
-    /// Lets go of the memory under a range that will not be read again soon. It is read from the file again if it is.
-    pub(super) fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let File::Mapped(map) = self {
-            // SAFETY: the map is a read-only one of a file, so that a page that was let go of comes back as it is there; what
-            // lies on it beside the range only has to be read again. A refusal changes nothing.
-            #[allow(unsafe_code)]
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
-        }
-        #[cfg(not(unix))]
-        let _ = range;
-    }
-
-    /// A range of the file as numbers; `None` for a dtype that no kernel reads.
-    pub(super) fn tensor(&self, dtype: FileDtype, range: Range<usize>) -> Option<Stored> {
-        Some(match (self, dtype) {
-            (File::Mapped(map), FileDtype::F32) => Stored::F32(Buffer::mapped(map, range)),
-            (File::Mapped(map), FileDtype::F16) => Stored::F16(Buffer::mapped(map, range)),
-            (File::Mapped(map), FileDtype::BF16) => Stored::Bf16(Buffer::mapped(map, range)),
-            (File::Embedded(bytes), FileDtype::F32) => Stored::F32(Buffer::embedded(&bytes[range])),
-            (File::Embedded(bytes), FileDtype::F16) => Stored::F16(Buffer::embedded(&bytes[range])),
-            (File::Embedded(bytes), FileDtype::BF16) => Stored::Bf16(Buffer::embedded(&bytes[range])),
-            _ => return None,
-        })
-    }
-}
 
 /// The tensors of one file.
 pub(super) fn open(location: &Location) -> Result<HashMap<String, Entry>> {
     let file = match location {
-        Location::Embedded(_, bytes) => File::Embedded(bytes),
-        Location::Disk(path) => File::Mapped(Arc::new(map(path)?)),
+        Location::Embedded(_, bytes) => Bytes::Embedded(bytes),
+        Location::Disk(path) => map(path)?,
     };
     entries(location.path(), Arc::new(file))
 }
@@ -119,23 +77,19 @@ fn shard_path(index: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// Maps a file for reading.
-fn map(path: &Path) -> Result<Mmap> {
-    let failed = |error: std::io::Error| Error::file(path, error.to_string(), "check the path and its permissions");
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
+/// Maps a file that is long enough for a header's length.
+fn map(path: &Path) -> Result<Bytes> {
+    let file = Bytes::map(path)?;
+    let size = file.all().len();
     if size < 8 {
         return Err(damaged(path, format!("expected a safetensors header, found a file of {size} bytes")));
     }
-    // SAFETY: the map is read-only and private to this process. Another process may still change the file under it; a
-    // changed number is as harmless as a wrong file, and README tells users to replace model files, not to rewrite them.
-    #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(failed)
+    Ok(file)
 }
 
 /// Where each tensor of a file lies. The header is checked against the file's length before anything is allocated.
-fn entries(path: &Path, file: Arc<File>) -> Result<HashMap<String, Entry>> {
-    let bytes = file.bytes();
+fn entries(path: &Path, file: Arc<Bytes>) -> Result<HashMap<String, Entry>> {
+    let bytes = file.all();
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(path, explain(bytes, error)))?;
     let start = 8 + header;
     let tensors = metadata.tensors();
@@ -143,7 +97,13 @@ fn entries(path: &Path, file: Arc<File>) -> Result<HashMap<String, Entry>> {
         .into_iter()
         .map(|(name, info)| {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;
-            let entry = Entry { file: Arc::clone(&file), dtype: info.dtype, shape: info.shape.clone(), range };
+            let stored_as = match info.dtype {
+                FileDtype::F32 => Ok(Kind::Dense(Dtype::F32)),
+                FileDtype::F16 => Ok(Kind::Dense(Dtype::F16)),
+                FileDtype::BF16 => Ok(Kind::Dense(Dtype::Bf16)),
+                other => Err(format!("{other:?}")),
+            };
+            let entry = Entry { file: Arc::clone(&file), stored_as, shape: info.shape.clone(), range };
             (name, entry)
         })
         .collect())

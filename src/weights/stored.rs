@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 
 use crate::kernels::{Format, Pool, Slice};
+use crate::mapped::Bytes;
 
 /// The number formats that weights are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,16 @@ pub enum Stored {
 }
 
 impl Stored {
+    /// A range of a file as numbers of this kind: where they lie if the file aligns them, copied otherwise.
+    pub(super) fn of_file(file: &Bytes, kind: Kind, range: Range<usize>) -> Stored {
+        match kind {
+            Kind::Dense(Dtype::F32) => Stored::F32(Buffer::of_file(file, range)),
+            Kind::Dense(Dtype::F16) => Stored::F16(Buffer::of_file(file, range)),
+            Kind::Dense(Dtype::Bf16) => Stored::Bf16(Buffer::of_file(file, range)),
+            Kind::Blocks(format) => Stored::Blocks(format, Buffer::of_file(file, range)),
+        }
+    }
+
     /// The numbers, as the kernels take them.
     pub fn slice(&self) -> Slice<'_> {
         match self {
@@ -160,19 +171,12 @@ pub enum Buffer<T: 'static> {
 }
 
 impl<T: bytemuck::AnyBitPattern> Buffer<T> {
-    /// `range` of a mapped file as numbers: in place where aligned, copied otherwise.
-    pub(super) fn mapped(file: &Arc<Mmap>, range: Range<usize>) -> Buffer<T> {
-        match bytemuck::try_cast_slice::<u8, T>(&file[range.clone()]) {
-            Ok(_) => Buffer::Mapped(Arc::clone(file), range),
-            Err(_) => Buffer::Heap(Arc::new(copied(&file[range]))),
-        }
-    }
-
-    /// Bytes inside the binary as numbers: in place where aligned, copied otherwise.
-    pub(super) fn embedded(bytes: &'static [u8]) -> Buffer<T> {
-        match bytemuck::try_cast_slice(bytes) {
-            Ok(values) => Buffer::Static(values),
-            Err(_) => Buffer::Heap(Arc::new(copied(bytes))),
+    fn of_file(file: &Bytes, range: Range<usize>) -> Buffer<T> {
+        let bytes = &file.all()[range.clone()];
+        match (file, bytemuck::try_cast_slice::<u8, T>(bytes)) {
+            (Bytes::Mapped(map), Ok(_)) => Buffer::Mapped(Arc::clone(map), range),
+            (Bytes::Embedded(all), Ok(_)) => Buffer::Static(bytemuck::cast_slice(&all[range])),
+            (_, Err(_)) => Buffer::Heap(Arc::new(copied(bytes))),
         }
     }
 }

@@ -44,6 +44,7 @@ mod offline;
 mod program;
 mod quant;
 mod score;
+mod session;
 mod support;
 mod text;
 mod tidy;

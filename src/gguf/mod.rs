@@ -1,0 +1,17 @@
+//! GGUF files: what they say of a model, where its tensors lie, and what other modules call both.
+//!
+//! A file is mapped; its header is checked as a whole before anything of it is used, and nothing is allocated by a length
+//! that the file states before that fits into what is left of it. Numbers of tensors are not looked at here. The format:
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; versions 2 and 3, little endian.
+
+mod dtype;
+mod header;
+mod metadata;
+mod reader;
+
+pub(crate) use dtype::{ReadAs, TensorType};
+pub(crate) use header::{Header, TensorInfo};
+pub(crate) use metadata::{Metadata, Strings};
+
+#[cfg(test)]
+mod tests;
