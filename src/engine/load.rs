@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::Engine;
 use super::bench::Work;
@@ -12,6 +13,7 @@ use super::constraint::Vocabulary;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::check_finite;
+use super::prompt_cache::{Identity, hex};
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::hub::Hub;
@@ -165,8 +167,21 @@ impl EngineBuilder {
         let work = Work::of(&weights, model.shape());
         let tokenizer = Arc::new(tokenizer);
         let vocabulary = OnceLock::new();
-        let loaded =
-            Loaded { model, tokenizer, vocabulary, defaults, compute, context, prefill_chunk, info, warnings, work };
+        let made_of = format!("{} {keep:?}", config.json);
+        let loaded = Loaded {
+            weights,
+            made_of,
+            model,
+            tokenizer,
+            vocabulary,
+            defaults,
+            compute,
+            context,
+            prefill_chunk,
+            info,
+            warnings,
+            work,
+        };
         Ok(Engine { loaded: Arc::new(loaded) })
     }
 
@@ -229,6 +244,9 @@ pub(crate) struct Loaded {
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
     pub(super) warnings: Vec<String>,
+    /// The files' tensors, and what else the numbers depend on: the config, and what weights are kept as.
+    weights: Weights,
+    made_of: String,
     /// What a token costs; only `bench` asks.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(super) work: Work,
@@ -274,6 +292,17 @@ impl Loaded {
     pub(super) fn new_cache(&self) -> KvCache {
         let shape = self.model.shape();
         KvCache::new(shape.n_layers, self.info.kv)
+    }
+
+    /// What a prompt cache must have been made by to be used.
+    pub(super) fn identity(&self) -> Identity {
+        let model = Sha256::new().chain_update(&self.made_of).chain_update(self.weights.fingerprint()).finalize();
+        Identity {
+            name: self.info.name.clone(),
+            model: hex(&model),
+            layers: self.model.shape().n_layers,
+            kind: self.info.kv,
+        }
     }
 
     pub(super) fn vocabulary(&self) -> Result<&Vocabulary> {

@@ -29,6 +29,10 @@ pub(super) struct Task {
     memory: Option<Memory>,
     /// Tokens of the prompt that the memory had.
     pub(super) cached: usize,
+    /// A row that the first forward pass must give, where the memory is a file's.
+    proof: Option<KvCache>,
+    /// What the user should know, found on the way.
+    pub(super) warning: Option<String>,
     /// Rows of logits that the running forward pass owes it.
     rows: usize,
     pub(super) prompt_logprobs: Vec<TokenLogprob>,
@@ -57,7 +61,8 @@ pub(super) struct Heal {
 impl Task {
     pub(super) fn new(rules: Rules, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
         let (stage, prompt_logprobs) = (Stage::Waiting, Vec::new());
-        Task { rules, prompt, heal, stage, memory: None, cached: 0, rows: 0, prompt_logprobs }
+        let (memory, proof, warning) = (None, None, None);
+        Task { rules, prompt, heal, stage, memory, cached: 0, proof, warning, rows: 0, prompt_logprobs }
     }
 
     /// The task begins with what `memory` holds of its prompt, and leaves its own cache there.
@@ -71,7 +76,7 @@ impl Task {
 
     pub(super) fn stop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
-        let Some(memory) = &self.memory else { return };
+        let Some(memory) = self.memory.as_ref().filter(|_| self.proof.is_none()) else { return };
         match stage {
             Stage::Prompt(cache) => memory.keep(&self.prompt, cache),
             Stage::Lines(lines) => {
@@ -118,21 +123,33 @@ impl Task {
         recalled
     }
 
-    /// The cache to begin with. The prompt's last token is always computed: the logits behind it are wanted.
-    fn recall(&self, loaded: &Loaded) -> KvCache {
-        let known = match &self.memory {
-            Some(memory) if !self.rules.settings.prompt_logprobs => {
-                memory.recall(&self.prompt[..self.prompt.len() - 1])
-            }
-            _ => None, // whoever asks for the prompt's own logits needs all of it computed
-        };
-        known.unwrap_or_else(|| loaded.new_cache())
+    /// The cache to begin with.
+    fn recall(&mut self, loaded: &Loaded) -> KvCache {
+        let memory = self.memory.as_ref().filter(|_| !self.rules.settings.prompt_logprobs); // those need all of it computed
+        let Some(recalled) = memory.and_then(|memory| memory.recall(&self.prompt)) else { return loaded.new_cache() };
+        self.proof = recalled.proof;
+        recalled.cache
+    }
+
+    /// True where the rows that were computed do not go on as those of a file do: the prompt is read again from its start.
+    fn refutes(&mut self, cache: &KvCache, loaded: &Loaded) -> bool {
+        let Some(proof) = self.proof.take() else { return false };
+        if cache.has_same_row(&proof, proof.len() - 1) {
+            return false;
+        }
+        self.warning = Some("the prompt cache holds other numbers than this model computes; it is not used".to_owned());
+        self.cached = 0;
+        self.stage = Stage::Prompt(loaded.new_cache());
+        true
     }
 
     /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
     fn accept(&mut self, rows: &[&[f32]], loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::take(cache);
+            if self.refutes(&cache, loaded) {
+                return Ok(());
+            }
             self.note_prompt(rows, cache.len())?;
             match rows.last() {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
@@ -307,8 +324,9 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
             for task in tasks.iter_mut().filter(|task| !task.is_done()) {
                 let (mine, others) = rest.split_at(task.rows);
                 rest = others;
-                let mut pieces = Vec::new();
+                let (mut pieces, cached) = (Vec::new(), task.cached);
                 let outcome = task.accept(mine, loaded, &mut pieces);
+                timings.cached_tokens -= cached - task.cached; // a file's that were refuted
                 results.extend(pieces.into_iter().map(|piece| (task.rules.request, Ok(piece))));
                 if let Err(error) = outcome {
                     task.stop();

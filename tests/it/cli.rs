@@ -391,8 +391,22 @@ fn every_setting_is_a_flag_under_the_same_name() {
     let flags: BTreeSet<String> =
         generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
     let own = [
-        "model", "device", "dtype", "quant", "kv", "threads", "context", "file", "stream", "json", "details",
-        "verbose", "offline", "progress",
+        "model",
+        "device",
+        "dtype",
+        "quant",
+        "kv",
+        "threads",
+        "context",
+        "file",
+        "stream",
+        "json",
+        "details",
+        "verbose",
+        "prompt_cache",
+        "prompt_cache_ro",
+        "offline",
+        "progress",
     ]
     .map(str::to_owned);
     assert_eq!(

@@ -42,6 +42,7 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+mod prompt_cache;
 mod quant;
 mod score;
 mod session;
