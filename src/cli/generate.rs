@@ -14,6 +14,7 @@ use crate::{Completion, Engine, Error, Generation, Sampling, Session, quote};
 pub(super) const EXAMPLES: &str = "Examples:
   generate \"Hello World\"
   generate --temperature 0 -n 40 Once upon a time
+  generate --choice yes --choice no \"Is the sea blue?\"
   generate --num-return-sequences 3 --seed 42 --json \"The king said\"
   cat story.txt | generate --truncation=left --verbose";
 
@@ -22,6 +23,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[command(after_help = "Examples:
   fireside generate \"Hello World\"
   fireside generate --temperature 0 -n 40 Once upon a time
+  fireside generate --choice yes --choice no \"Is the sea blue?\"
   fireside generate --num-return-sequences 3 --seed 42 --json \"The king said\"
   cat story.txt | fireside generate --truncation=left --verbose")]
 pub(super) struct Args {
