@@ -87,7 +87,7 @@ impl Constraint {
             "choice" => settings.choice.as_deref().map(any_of),
             _ => settings.grammar.as_deref().map(read_grammar),
         };
-        let grammar = grammar.unwrap_or_else(|| Err(String::new())).map_err(|problem| refuse(setting, &problem))?;
+        let grammar = grammar.unwrap_or_else(|| Err(String::new())).map_err(|problem| refuse(setting, problem))?;
         Ok(Some(Constraint { setting, grammar }))
     }
 
@@ -98,7 +98,7 @@ impl Constraint {
             let init = llguidance::api::GrammarInit::Serialized(TopLevelGrammar::from_grammar(grammar));
             llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| init.to_internal(None, limits())))
                 .map(|_| ())
-                .map_err(|error| refuse(setting, &error.to_string()))
+                .map_err(|error| refuse(setting, plain(&error.to_string())))
         })
     }
 }
@@ -157,7 +157,7 @@ impl Vocabulary {
         let parser = apart(|| self.factory.create_parser(TopLevelGrammar::from_grammar(grammar)));
         let matcher = Matcher::new(parser);
         if let Some(problem) = matcher.get_error() {
-            return Err(refuse(setting, &problem));
+            return Err(refuse(setting, plain(&problem)));
         }
         Ok(Guide { matcher, setting, mask: None, bytes: Arc::clone(&self.bytes), end: self.size })
     }
@@ -382,14 +382,14 @@ fn escaped_char(c: char) -> String {
     if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\x{{{:X}}}", c as u32) }
 }
 
-fn refuse(setting: &'static str, problem: &str) -> Error {
+fn refuse(setting: &'static str, problem: String) -> Error {
     let hint = match setting {
         "json_schema" => "`--json-schema` takes a schema, or `@` and the name of a file that holds one",
         "regex" => "expressions are those of Rust's `regex` crate; they match the whole text",
         "grammar" => "grammars are Lark's, as the llguidance crate reads them, or GBNF, as llama.cpp reads it",
         _ => "",
     };
-    Error::setting(setting, plain(problem), hint)
+    Error::setting(setting, problem, hint)
 }
 
 /// The crate's messages as a clause, without the states and excerpts that it adds.
