@@ -12,6 +12,8 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::added::Specials;
+use super::crate_model::CrateModel;
 use super::stream::take_whole_characters;
 use super::tokenizer_json::{self, HINT, Spelling};
 use crate::error::{Error, Result, quote};
@@ -20,7 +22,7 @@ use crate::source::{Location, Source, TokenizerFiles};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    inner: Inner,
+    model: CrateModel,
     special: HashSet<u32>,
     /// One more than the largest id.
     id_limit: usize,
@@ -53,36 +55,41 @@ impl Tokenizer {
 
     /// Reads the tokenizer's files.
     pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
-        let ((mut inner, spelling), path) = match files {
+        let ((inner, spelling), path) = match files {
             TokenizerFiles::Json(json) => (tokenizer_json::read(json)?, json.path()),
             TokenizerFiles::VocabAndMerges(vocab, merges) => {
                 ((from_vocab_and_merges(vocab, merges)?, Spelling::ByteLevel), vocab.path())
             }
         };
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), HINT))?;
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let id_limit = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         if id_limit == 0 {
             return Err(Error::file(path, "expected a vocabulary, found no token", HINT));
         }
-        Ok(Tokenizer { inner, special, id_limit, spelling })
+        let model = CrateModel::new(inner).map_err(|error| Error::file(path, error.to_string(), HINT))?;
+        Ok(Tokenizer { model, special, id_limit, spelling })
     }
 
     /// The tokens of a text. `<|endoftext|>` and its like in the text become the tokens of that name, as in transformers.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, true)
+        self.encode_with(text, Specials::Parsed, true)
     }
 
     /// The tokens of a text, without those that the tokenizer adds around it (such as a begin-of-text token).
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, false)
+        self.encode_with(text, Specials::Parsed, false)
     }
 
-    fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        match self.inner.encode_fast(text, add_special_tokens) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+    /// The tokens of a text, without those that the tokenizer adds around it, where some or all of it is text and nothing but
+    /// text: no special token comes from there, whatever is written.
+    pub fn encode_text(&self, text: &str, specials: Specials<'_>) -> Result<Vec<u32>> {
+        self.encode_with(text, specials, false)
+    }
+
+    fn encode_with(&self, text: &str, specials: Specials<'_>, add_special_tokens: bool) -> Result<Vec<u32>> {
+        match self.model.encode(text, specials, add_special_tokens, |id| self.is_special(id)) {
+            Ok(ids) => Ok(ids),
             Err(error) => Err(Error::prompt(format!("the tokenizer cannot read the text: {error}"), "")),
         }
     }
@@ -91,7 +98,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         if self.spelling == Spelling::Other {
             // A decoder fails only on what it did not make itself; such tokens have no text.
-            return self.inner.decode(ids, skip_special_tokens).unwrap_or_default();
+            return self.model.inner().decode(ids, skip_special_tokens).unwrap_or_default();
         }
         let mut bytes = Vec::new();
         for id in ids {
@@ -118,12 +125,12 @@ impl Tokenizer {
 
     /// The token's name in the vocabulary, such as `Ġworld`.
     pub fn name(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.model.inner().id_to_token(id)
     }
 
     /// The id of a token by its name in the vocabulary.
     pub fn id(&self, name: &str) -> Option<u32> {
-        self.inner.token_to_id(name)
+        self.model.inner().token_to_id(name)
     }
 
     /// True for tokens that mark structure and are not text, such as `<|endoftext|>`.
@@ -138,7 +145,7 @@ impl Tokenizer {
 
     /// Tokens in the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.model.inner().get_vocab_size(true)
     }
 
     /// What kind of tokenizer this is, for `info`.
@@ -163,7 +170,7 @@ impl Tokenizer {
     /// Appends the bytes that one token stands for. Exact for byte-level and SentencePiece vocabularies; for others the
     /// token's own text.
     pub fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
-        let Some(name) = self.inner.id_to_token(id) else { return };
+        let Some(name) = self.model.inner().id_to_token(id) else { return };
         match self.spelling {
             Spelling::ByteLevel => {}
             Spelling::SentencePiece { .. } => {
@@ -176,7 +183,7 @@ impl Tokenizer {
                 return;
             }
             Spelling::Other => {
-                bytes.extend_from_slice(self.inner.decode(&[id], false).unwrap_or_default().as_bytes());
+                bytes.extend_from_slice(self.model.inner().decode(&[id], false).unwrap_or_default().as_bytes());
                 return;
             }
         }
@@ -196,7 +203,7 @@ impl Tokenizer {
 
     /// A number of tokens that a text certainly has, from its length alone.
     pub fn fewest_tokens(&self, text: &str) -> usize {
-        if !self.is_byte_level() || self.inner.get_normalizer().is_some() {
+        if !self.is_byte_level() || self.model.inner().get_normalizer().is_some() {
             return usize::from(!text.is_empty());
         }
         const SHORT: usize = 1 << 16; // bytes; not worth a look at the vocabulary

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fireside::{Engine, Sampling, TextStream, Tokenizer};
+use fireside::{Engine, Sampling, Specials, TextStream, Tokenizer};
 use serde_json::json as value;
 
 use crate::support::{cases, copy_of, fixture, ids, json, model, name_of};
@@ -157,6 +157,40 @@ fn tokenizers_of_other_models_give_the_ids_and_texts_of_pythons() {
             for (skip, decoded) in [(false, &case["decoded"]), (true, &case["decoded_without_special"])] {
                 assert_eq!(&tokenizer.decode(&found, skip), decoded, "{name}: {found:?}");
                 assert_eq!(&streamed(&tokenizer, &found, skip), decoded, "{name}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_written_in_a_text_never_becomes_a_special_token_unless_asked() {
+    for (tokenizer, fixture) in built_like_published_ones() {
+        let special: Vec<String> = (0..tokenizer.id_limit() as u32)
+            .filter(|id| tokenizer.is_special(*id))
+            .map(|id| tokenizer.name(id).expect("it has a name"))
+            .collect();
+        assert!(special.len() >= 3, "{}", fixture["name"]);
+        let is_special = |id: &u32| tokenizer.is_special(*id) && tokenizer.name(*id).as_deref() != Some("<unk>");
+        for name in &special {
+            let text = format!("the {name} king{name}{name}");
+            let all = tokenizer.encode_text(&text, Specials::AsText).unwrap();
+            assert!(!all.iter().any(is_special), "{}: {text:?} gives {all:?}", fixture["name"]);
+            let unknown = all.iter().any(|id| tokenizer.name(*id).as_deref() == Some("<unk>"));
+            assert!(unknown || tokenizer.decode(&all, false) == text, "{}: {text:?}", fixture["name"]);
+            let first = 4..4 + name.len();
+            let some = tokenizer.encode_text(&text, Specials::AsTextWithin(&[first])).unwrap();
+            assert_eq!(some.iter().filter(|id| tokenizer.is_special(**id)).count(), 2, "{}: {text:?}", fixture["name"]);
+            assert_eq!(tokenizer.encode_text(&text, Specials::Parsed).unwrap(), tokenizer.encode_plain(&text).unwrap());
+        }
+        for case in cases(&fixture) {
+            let text = case["text"].as_str().expect("a text");
+            if special.iter().all(|name| !text.contains(name)) {
+                assert_eq!(
+                    tokenizer.encode_text(text, Specials::AsText).unwrap(),
+                    tokenizer.encode_plain(text).unwrap(),
+                    "{}: {text:?}",
+                    fixture["name"]
+                );
             }
         }
     }
