@@ -56,7 +56,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let prompt = args.text.read_prompt()?;
     args.sampling.check_constraint()?; // before a model is fetched or loaded
-    let engine = args.model.load()?;
+    let engine = args.model.load_for(&args.sampling)?;
     let mut session = engine.session();
     if let Some(file) = &args.prompt_cache {
         open_cache(&mut session, file, &args)?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::hub::{HubArgs, describe_network};
 use super::output::{figure, warning};
 use crate::weights::Keep;
-use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, Quant};
+use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, EngineBuilder, Quant, Sampling};
 
 /// A model and the machine under it.
 #[derive(clap::Args)]
@@ -54,6 +54,10 @@ impl MachineArgs {
 
     /// The same, with another number of threads.
     pub(super) fn load_with(&self, model: &str, threads: usize) -> Result<Engine> {
+        Ok(self.builder(model, threads)?.load(model)?)
+    }
+
+    fn builder(&self, model: &str, threads: usize) -> Result<EngineBuilder> {
         let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(threads);
         if let Some(hub) = self.hub.open_for(model)? {
             builder = builder.hub(hub);
@@ -70,7 +74,7 @@ impl MachineArgs {
         if let Some(context) = self.context {
             builder = builder.context(context);
         }
-        Ok(builder.load(model)?)
+        Ok(builder)
     }
 
     /// What weights are kept as.
@@ -87,6 +91,15 @@ impl ModelArgs {
     /// Loads the model.
     pub(super) fn load(&self) -> Result<Engine> {
         self.machine.load(&self.model)
+    }
+
+    /// Loads the model for these settings.
+    pub(super) fn load_for(&self, sampling: &Sampling) -> Result<Engine> {
+        if !sampling.is_constrained() {
+            return self.load();
+        }
+        let threads = self.machine.threads.unwrap_or(0).into();
+        Ok(self.machine.builder(&self.model, threads)?.constrained().load(&self.model)?)
     }
 }
 

@@ -108,15 +108,17 @@ pub(super) struct Vocabulary {
     factory: ParserFactory,
     /// The token of each single byte, where there is one.
     bytes: Arc<[Option<u32>; 256]>,
-    size: usize,
+    /// The index that stands for the end: behind those of the tokens.
+    end: usize,
 }
 
 impl Vocabulary {
-    /// The vocabulary of a model with `size` rows of logits.
-    pub(super) fn new(tokenizer: &Tokenizer, size: usize) -> Result<Vocabulary> {
+    /// The vocabulary of a tokenizer.
+    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Vocabulary> {
         /// What the crate's tree can hold: far beyond any vocabulary and any useful token.
         const MOST: usize = 1 << 22;
         const LONGEST_TOKEN: usize = 512;
+        let size = tokenizer.id_limit();
         if !tokenizer.is_exact() || size >= MOST {
             return Err(Error::setting(
                 "json_schema",
@@ -126,7 +128,7 @@ impl Vocabulary {
         }
         let mut words = vec![Vec::new(); size + 1]; // one more, which stands for the end
         let mut bytes = [None; 256];
-        for (id, word) in words.iter_mut().enumerate().take(size.min(tokenizer.id_limit())) {
+        for (id, word) in words.iter_mut().enumerate().take(size) {
             let id = id as u32;
             if tokenizer.is_special(id) {
                 continue;
@@ -148,7 +150,7 @@ impl Vocabulary {
             .map_err(|error| Error::Tensor(error.into()))?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        Ok(Vocabulary { factory, bytes: Arc::new(bytes), size })
+        Ok(Vocabulary { factory, bytes: Arc::new(bytes), end: size })
     }
 
     /// The start of a text under a constraint.
@@ -159,7 +161,7 @@ impl Vocabulary {
         if let Some(problem) = matcher.get_error() {
             return Err(refuse(setting, plain(&problem)));
         }
-        Ok(Guide { matcher, setting, mask: None, bytes: Arc::clone(&self.bytes), end: self.size })
+        Ok(Guide { matcher, setting, mask: None, bytes: Arc::clone(&self.bytes), end: self.end })
     }
 }
 
@@ -240,23 +242,30 @@ pub(super) struct Mask {
 impl Mask {
     /// Whether one of these tokens may come, `ends` being those that end the text.
     pub(super) fn allows_any(&self, ids: &[u32], ends: &[u32]) -> bool {
-        ids.iter().any(|id| if ends.contains(id) { self.may_end } else { self.allowed.get(*id as usize) })
+        ids.iter().any(|id| {
+            if ends.contains(id) { self.may_end } else { (*id as usize) < self.end && self.allowed.get(*id as usize) }
+        })
     }
 
     /// Forbids the others.
     pub(super) fn apply(&self, ends: &[u32], scores: &mut [f32]) {
         let kept: Vec<(u32, f32)> =
             ends.iter().filter(|_| self.may_end).map(|id| (*id, scores[*id as usize])).collect();
-        for (word, scores) in self.allowed.as_slice().iter().zip(scores.chunks_mut(32)) {
-            if *word == 0 {
+        // What a model has beyond its tokenizer has no text, and stands behind the end.
+        let words = self.allowed.as_slice().iter().copied().chain(std::iter::repeat(0));
+        for (word, scores) in words.zip(scores.chunks_mut(32)) {
+            if word == 0 {
                 scores.fill(f32::NEG_INFINITY);
-            } else if *word != u32::MAX {
+            } else if word != u32::MAX {
                 for (bit, score) in scores.iter_mut().enumerate() {
                     if word >> bit & 1 == 0 {
                         *score = f32::NEG_INFINITY;
                     }
                 }
             }
+        }
+        if let Some(score) = scores.get_mut(self.end) {
+            *score = f32::NEG_INFINITY;
         }
         ends.iter().for_each(|id| scores[*id as usize] = f32::NEG_INFINITY);
         kept.into_iter().for_each(|(id, score)| scores[id as usize] = score);

@@ -201,6 +201,11 @@ impl Sampling {
         Sampling { do_sample: Some(false), ..Sampling::default() }
     }
 
+    /// Whether a schema, an expression, a choice or a grammar is asked for.
+    pub fn is_constrained(&self) -> bool {
+        self.json_schema.is_some() || self.regex.is_some() || self.choice.is_some() || self.grammar.is_some()
+    }
+
     /// Whether the schema, expression, choice or grammar of the text can be kept, as far as that is known without a model.
     /// A generation asks the same; who loads or fetches a model first may want to know before.
     pub fn check_constraint(&self) -> crate::error::Result<()> {
