@@ -42,6 +42,7 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(all(feature = "cli", feature = "ember"))]
 mod prompt_cache;
 mod quant;
 mod score;
