@@ -52,5 +52,5 @@ pub use hub::{Plan, PlannedFile, Pulled};
 pub use kernels::CacheType;
 pub use models::{ARCHITECTURES, Architecture};
 pub use source::EMBEDDED;
-pub use text::{Specials, TextStream, Tokenizer};
+pub use text::{ChatOptions, ChatPrompt, ChatTemplate, Message, Specials, TextStream, Tokenizer};
 pub use weights::{Dtype, Quant};

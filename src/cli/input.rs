@@ -19,6 +19,11 @@ pub(super) struct TextArgs {
 }
 
 impl TextArgs {
+    /// True where neither words nor a file are given.
+    pub(super) fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.file.is_none()
+    }
+
     /// The text, exactly as it stands.
     pub(super) fn read(&self) -> Result<String> {
         let from_stdin = self.words.is_empty() && self.file.is_none() || self.words == ["-"];

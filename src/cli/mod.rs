@@ -7,6 +7,7 @@ mod allocator;
 mod bench;
 mod bundle;
 mod cache;
+mod chat;
 mod completions;
 mod generate;
 mod hub;
@@ -34,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 #[command(name = "fireside", version, styles = STYLES, arg_required_else_help = true, after_help = "Examples:
   fireside generate \"Hello World\"
   fireside generate --model gpt2 --temperature 0 -n 40 \"The capital of France is\"
+  fireside chat --model Qwen/Qwen2.5-0.5B-Instruct
   fireside info Qwen/Qwen2.5-0.5B")]
 struct Fireside {
     #[command(subcommand)]
@@ -43,6 +45,7 @@ struct Fireside {
 #[derive(Subcommand)]
 enum Verb {
     Generate(Box<generate::Args>), // by far the largest
+    Chat(Box<chat::Args>),
     Tokenize(tokenize::Args),
     #[command(visible_alias = "perplexity")]
     Score(score::Args),
@@ -76,6 +79,7 @@ const STYLES: Styles = Styles::styled()
 pub fn fireside() -> ExitCode {
     with_arguments(|parsed: Fireside| match parsed.verb {
         Verb::Generate(args) => generate::run(*args),
+        Verb::Chat(args) => chat::run(*args),
         Verb::Tokenize(args) => tokenize::run(args),
         Verb::Score(args) => score::run(args),
         Verb::Info(args) => info::run(args),

@@ -54,10 +54,15 @@ impl MachineArgs {
 
     /// The same, with another number of threads.
     pub(super) fn load_with(&self, model: &str, threads: usize) -> Result<Engine> {
-        Ok(self.builder(model, threads)?.load(model)?)
+        Ok(self.builder_with(model, threads)?.load(model)?)
     }
 
-    fn builder(&self, model: &str, threads: usize) -> Result<EngineBuilder> {
+    /// What loads a model onto this machine.
+    pub(super) fn builder(&self, model: &str) -> Result<EngineBuilder> {
+        self.builder_with(model, self.threads.unwrap_or(0).into())
+    }
+
+    fn builder_with(&self, model: &str, threads: usize) -> Result<EngineBuilder> {
         let mut builder = Engine::builder().device(self.device.unwrap_or_default()).threads(threads);
         if let Some(hub) = self.hub.open_for(model)? {
             builder = builder.hub(hub);
@@ -98,8 +103,7 @@ impl ModelArgs {
         if !sampling.is_constrained() {
             return self.load();
         }
-        let threads = self.machine.threads.unwrap_or(0).into();
-        Ok(self.machine.builder(&self.model, threads)?.constrained().load(&self.model)?)
+        Ok(self.machine.builder(&self.model)?.constrained().load(&self.model)?)
     }
 }
 

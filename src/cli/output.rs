@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{TokenLogprob, Tokenizer};
+use crate::{CancelHandle, TokenLogprob, Tokenizer};
 
 /// Exit code of a command that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -90,17 +91,24 @@ pub(super) fn finish(outcome: Result<()>) -> ExitCode {
     if is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
     }
+    complain(&error);
+    let known = error.downcast_ref::<crate::Error>();
+    let usage = error.downcast_ref::<Usage>();
+    if usage.is_some() || known.is_some_and(crate::Error::is_usage) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Says what went wrong, and what to do about it.
+pub(super) fn complain(error: &anyhow::Error) {
     note(&format!("{} {error:#}", paint("error:", "31;1")));
     let known = error.downcast_ref::<crate::Error>();
     let usage = error.downcast_ref::<Usage>();
     if let Some(hint) = known.and_then(crate::Error::hint).or(usage.map(|usage| usage.hint)) {
         note(&format!("\n{} {hint}", paint("hint:", "36;1")));
     }
-    if usage.is_some() || known.is_some_and(crate::Error::is_usage) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 /// The reader has what it wants, as in `generate … | head -c 80`.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
@@ -121,9 +129,31 @@ impl Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// What Ctrl-C stops instead of the program.
+static STOPPABLE: Mutex<Option<CancelHandle>> = Mutex::new(None);
+
+/// While this lives, Ctrl-C stops a generation; a second one ends the program.
+pub(super) struct InterruptCancels(());
+
+/// Makes Ctrl-C stop a generation.
+pub(super) fn interrupt_cancels(handle: CancelHandle) -> InterruptCancels {
+    *STOPPABLE.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+    InterruptCancels(())
+}
+
+impl Drop for InterruptCancels {
+    fn drop(&mut self) {
+        *STOPPABLE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// Ctrl-C ends the process at once. Every piece of an answer is flushed as it is written, so nothing printed is lost.
 pub(super) fn on_interrupt_exit() {
     let handler = || {
+        let stoppable = STOPPABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(handle) = stoppable.filter(|handle| !handle.is_cancelled()) {
+            return handle.cancel();
+        }
         if io::stderr().is_terminal() {
             note("");
         }

@@ -21,7 +21,7 @@ use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::source::{Location, Source};
-use crate::text::Tokenizer;
+use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
 use crate::weights::{Dtype, Keep, Quant, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
@@ -46,6 +46,7 @@ pub struct EngineBuilder {
     prefill_chunk: Option<NonZeroUsize>,
     constrained: bool,
     hub: Option<Hub>,
+    chat_template: Option<String>,
 }
 
 impl EngineBuilder {
@@ -111,6 +112,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn constrained(mut self) -> Self {
         self.constrained = true;
+        self
+    }
+
+    /// The chat template to use, in Jinja; by default the model's own.
+    #[must_use]
+    pub fn chat_template(mut self, source: impl Into<String>) -> Self {
+        self.chat_template = Some(source.into());
         self
     }
 
@@ -181,6 +189,7 @@ impl EngineBuilder {
             load_time: start.elapsed(),
         };
         let work = Work::of(&weights, model.shape());
+        let chat = read_template(&source.config, self.chat_template.as_deref())?;
         let tokenizer = Arc::new(tokenizer);
         let made_of = format!("{} {keep:?}", config.json);
         let loaded = Loaded {
@@ -195,6 +204,8 @@ impl EngineBuilder {
             prefill_chunk,
             info,
             warnings,
+            chat,
+            end_of_turn: OnceLock::new(),
             work,
         };
         Ok(Engine { loaded: Arc::new(loaded) })
@@ -210,6 +221,16 @@ impl EngineBuilder {
             (None, Some(quant)) => Ok(Keep::Quantized(quant)),
             (None, None) => Ok(Keep::AsStored),
         }
+    }
+}
+
+/// The model's chat template, or the user's in its place. A template that does not parse stands in nobody's way but a
+/// conversation's.
+fn read_template(config: &Location, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
+    let own = ChatTemplate::load(&ChatFiles::beside(config));
+    match given {
+        Some(source) => own.or_else(|_| ChatTemplate::new(source))?.replaced(source).map(Ok),
+        None => Ok(own.map_err(|error| error.to_string())),
     }
 }
 
@@ -262,6 +283,10 @@ pub(crate) struct Loaded {
     /// The files' tensors, and what else the numbers depend on: the config, and what weights are kept as.
     weights: Weights,
     made_of: String,
+    /// How the model is talked to, or why that cannot be known.
+    pub(super) chat: Result<ChatTemplate, String>,
+    /// The token that ends an assistant's message, once somebody asked.
+    pub(super) end_of_turn: OnceLock<Option<u32>>,
     /// What a token costs; only `bench` asks.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(super) work: Work,

@@ -4,11 +4,13 @@
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
 //! with the `filters` and the numbers of `random`, among those that a `constraint` leaves. `session` keeps caches between
-//! generations, `prompt_cache` in files. `score` judges a given text, `bench` makes passes of given sizes.
+//! generations, `prompt_cache` in files; `chat` turns messages into prompts. `score` judges a given text, `bench` makes
+//! passes of given sizes.
 
 mod beams;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command measures
 pub(crate) mod bench;
+mod chat;
 mod constraint;
 mod defaults;
 mod fetch;

@@ -14,7 +14,7 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Small files beside config.json, in the order in which a model's reader asks for them. A repository has some of them.
-pub(crate) const BESIDE: [&str; 10] = [
+pub(crate) const BESIDE: [&str; 11] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,6 +24,7 @@ pub(crate) const BESIDE: [&str; 10] = [
     "merges.txt",
     "tokenizer.model",
     "chat_template.jinja",
+    "chat_template.json",
     "README.md",
 ];
 

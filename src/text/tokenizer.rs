@@ -138,6 +138,12 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
+    /// Tokens that are found in a text before anything else happens to it, and whether they are special.
+    pub(super) fn added_tokens(&self) -> Vec<(String, bool)> {
+        let added = self.model.inner().get_added_tokens_decoder();
+        added.into_values().map(|token| (token.content, token.special)).collect()
+    }
+
     /// One more than the largest id.
     pub fn id_limit(&self) -> usize {
         self.id_limit

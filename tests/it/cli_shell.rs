@@ -79,7 +79,7 @@ fn bad_usage_exits_with_2_and_says_so_on_stderr() {
 }
 
 /// A copy of the tiny model with room for so many tokens that a text of them takes many seconds.
-fn long_winded() -> tempfile::TempDir {
+pub fn long_winded() -> tempfile::TempDir {
     const CONTEXT: usize = 50_000;
     let folder = copy_of(&fixture("tale"));
     let config = folder.path().join("config.json");

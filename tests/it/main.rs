@@ -21,8 +21,11 @@ mod cache;
 mod cache_verify;
 #[cfg(feature = "cli")]
 mod cards;
+mod chat;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_chat;
 #[cfg(feature = "cli")]
 mod cli_shell;
 #[cfg(feature = "cli")]

@@ -30,6 +30,7 @@ PARTS = [
     "full_size",
     "ember",
     "quant",
+    "chat",
 ]
 
 

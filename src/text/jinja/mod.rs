@@ -1,0 +1,239 @@
+//! Jinja templates as transformers runs them: parsed by `minijinja`, evaluated here with Python's semantics and a budget.
+//!
+//! A chat template is data from elsewhere that happens to be a program. It sees the variables that it is given and nothing
+//! else: no file, environment, clock or network but through `strftime_now`, which gets a fixed time. Each render has an
+//! allowance of steps, bytes and time, counted where they are spent, so that no template can hang or fill the memory.
+//! minijinja's own evaluator prints `none` for Python's `None`, orders attributes before methods, and does not count bytes.
+
+mod calls;
+mod eval;
+mod filters;
+mod functions;
+mod methods;
+mod operators;
+mod order;
+mod print;
+mod tests;
+mod value;
+
+use std::cell::Cell;
+use std::time::{Instant, SystemTime};
+
+use minijinja::machinery::{Token, parse, tokenize};
+use minijinja::syntax::SyntaxConfig;
+
+use eval::Interpreter;
+
+/// A template that parses.
+#[derive(Clone, Debug)]
+pub(super) struct Template {
+    source: String,
+}
+
+/// What a template may not do, or cannot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    /// Where in the template, from 1.
+    pub(super) line: Option<usize>,
+    /// The template said so itself, with `raise_exception`.
+    pub(super) raised: bool,
+}
+
+pub(super) type Outcome<T> = Result<T, Fault>;
+
+impl Fault {
+    fn new(message: impl Into<String>) -> Fault {
+        Fault { message: message.into(), line: None, raised: false }
+    }
+
+    fn undefined(name: &str) -> Fault {
+        Fault::new(format!("{} is undefined", if name.is_empty() { "a value" } else { name }))
+    }
+
+    fn at(mut self, line: usize) -> Fault {
+        self.line.get_or_insert(line);
+        self
+    }
+}
+
+/// Longest template: the longest published ones have 17,000 bytes.
+const LONGEST: usize = 64 << 10;
+/// Most words and signs of one tag: the parser and the tree's end go as deep as `1+1+1…` is long. Published ones have 200.
+const LONGEST_TAG: usize = 4000;
+/// Evaluations that one render may take: a long conversation's takes thousands.
+const STEPS: u64 = 4_000_000;
+/// Bytes that one render may allocate in all, beside those for each byte of its variables.
+const BYTES: usize = 32 << 20;
+const BYTES_FOR_EACH: usize = 64;
+/// A level of the evaluator takes up to 6 KB without optimisation, and one of a long chain of operators, when it is freed, 0.5.
+const STACK: usize = 64 << 20;
+const DEPTH: usize = 1200;
+
+/// What is left of a render's allowance.
+pub(super) struct Budget {
+    steps: Cell<u64>,
+    bytes: Cell<usize>,
+    until: Instant,
+    depth: Cell<usize>,
+}
+
+impl Budget {
+    /// An allowance for variables of so many bytes.
+    fn new(variables: usize, until: Instant) -> Budget {
+        Budget {
+            steps: Cell::new(STEPS + variables as u64),
+            bytes: Cell::new(BYTES.saturating_add(variables.saturating_mul(BYTES_FOR_EACH))),
+            until,
+            depth: Cell::new(0),
+        }
+    }
+
+    /// One evaluation.
+    fn step(&self) -> Outcome<()> {
+        self.steps(1)
+    }
+
+    fn steps(&self, count: u64) -> Outcome<()> {
+        const LOOK: u64 = 512; // steps between two looks at the clock
+        let before = self.steps.get();
+        let Some(left) = before.checked_sub(count) else { return Err(Fault::new("it takes too many steps")) };
+        self.steps.set(left);
+        if before / LOOK != left / LOOK && Instant::now() > self.until {
+            return Err(Fault::new("it takes too long"));
+        }
+        Ok(())
+    }
+
+    /// So many bytes were looked at.
+    fn work(&self, bytes: usize) -> Outcome<()> {
+        self.steps(bytes as u64 / 256) // about what a comparison of strings does in the time of a step
+    }
+
+    /// So many bytes are about to be allocated.
+    fn charge(&self, bytes: usize) -> Outcome<()> {
+        let Some(left) = self.bytes.get().checked_sub(bytes) else {
+            return Err(Fault::new("it takes too much memory"));
+        };
+        self.bytes.set(left);
+        self.work(bytes)
+    }
+
+    /// Runs something one level deeper.
+    fn deeper<T>(&self, run: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        let depth = self.depth.get() + 1;
+        if depth > DEPTH {
+            return Err(Fault::new("it is nested too deeply"));
+        }
+        self.depth.set(depth);
+        let outcome = run();
+        self.depth.set(depth - 1);
+        outcome
+    }
+}
+
+/// What a template is given.
+pub(super) struct Inputs<'a> {
+    pub(super) variables: &'a [(String, serde_json::Value)],
+    /// What `strftime_now` shows, in UTC.
+    pub(super) now: SystemTime,
+    /// When it must be done.
+    pub(super) until: Instant,
+}
+
+impl Template {
+    /// Takes a template that parses.
+    pub(super) fn new(source: &str) -> Outcome<Template> {
+        if source.len() > LONGEST {
+            return Err(Fault::new(format!("it has {} bytes, expected at most {LONGEST}", source.len())));
+        }
+        let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
+        generation_as_with(&mut source);
+        on_a_large_stack(|| check_tags(&source).and_then(|()| parsed(&source).map(drop)))?;
+        Ok(Template { source })
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The template's text for some variables.
+    pub(super) fn render(&self, inputs: &Inputs) -> Outcome<String> {
+        on_a_large_stack(|| {
+            let ast = parsed(&self.source)?;
+            let size = inputs.variables.iter().map(|(_, value)| size_of(value)).sum();
+            let budget = Budget::new(size, inputs.until);
+            Interpreter::new(&budget, inputs.now).render(&ast, inputs.variables)
+        })
+    }
+}
+
+fn on_a_large_stack<T: Send>(run: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(STACK);
+        match thread.spawn_scoped(scope, run) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(Fault::new(format!("no thread to run it: {error}"))),
+        }
+    })
+}
+
+/// Jinja's signs, and white space as transformers has it.
+fn syntax() -> Outcome<SyntaxConfig> {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.map_err(|error| Fault::new(error.to_string()))
+}
+
+/// Refuses tags that would take the parser too deep.
+fn check_tags(source: &str) -> Outcome<()> {
+    let mut length = 0;
+    for token in tokenize(source, false, syntax()?) {
+        let (token, span) = token.map_err(fault_of)?;
+        length = if matches!(token, Token::BlockStart | Token::VariableStart) { 0 } else { length + 1 };
+        if length > LONGEST_TAG {
+            return Err(Fault::new("a tag is too long").at(usize::from(span.start_line)));
+        }
+    }
+    Ok(())
+}
+
+fn parsed(source: &str) -> Outcome<minijinja::machinery::ast::Stmt<'_>> {
+    parse(source, "", syntax()?).map_err(fault_of)
+}
+
+fn fault_of(error: minijinja::Error) -> Fault {
+    let fault = Fault::new(error.detail().map_or_else(|| error.to_string(), str::to_owned));
+    match error.line() {
+        Some(line) => fault.at(line),
+        None => fault,
+    }
+}
+
+/// `{% generation %}` marks what an assistant said; for the text it is a block like any other.
+fn generation_as_with(source: &mut String) {
+    let mut from = 0;
+    while let Some(at) = source[from..].find("{%").map(|at| from + at + 2) {
+        from = at;
+        let inside = source[at..].trim_start_matches(['-', '+']).trim_start();
+        let start = source.len() - inside.len();
+        for (word, other) in [("generation", "with"), ("endgeneration", "endwith")] {
+            let Some(rest) = source[start..].strip_prefix(word) else { continue };
+            if rest.trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
+                source.replace_range(start..start + word.len(), other);
+                break;
+            }
+        }
+    }
+}
+
+/// Bytes of text in a JSON value, and one for each part.
+fn size_of(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => 1 + text.len(),
+        serde_json::Value::Array(items) => 1 + items.iter().map(size_of).sum::<usize>(),
+        serde_json::Value::Object(object) => {
+            1 + object.iter().map(|(key, value)| 1 + key.len() + size_of(value)).sum::<usize>()
+        }
+        _ => 1,
+    }
+}

@@ -1,0 +1,265 @@
+//! Chat templates against transformers, their budget, and text in messages that must stay text.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fireside::{ChatOptions, ChatTemplate, Message};
+use serde_json::Value;
+
+use crate::support::{cases, fixture, json as read_json, name_of};
+
+/// 26 July 2024, 12:00, when the oracle's clock stands.
+const NOON: u64 = 1_721_995_200;
+
+fn messages(value: &Value) -> Vec<Message> {
+    serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{value}: {error}"))
+}
+
+/// Renders every case of an oracle's file: per template how many there are, and which differ.
+fn compare(file: &Value) -> BTreeMap<String, (usize, Vec<String>)> {
+    let mut found: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
+    for case in cases(file) {
+        let name = case["template"].as_str().expect("a name");
+        let entry = found.entry(name.to_owned()).or_default();
+        entry.0 += 1;
+        let conversation = &file["conversations"][case["conversation"].as_str().expect("a conversation")];
+        let list = |flag: &str, key: &str| {
+            let all = file[key].as_array().expect("a list").clone();
+            if case[flag] == true { all } else { Vec::new() }
+        };
+        let options = ChatOptions {
+            tools: list("with_tools", "tools"),
+            documents: list("with_documents", "documents"),
+            add_generation_prompt: case["opened"].as_bool(),
+            continue_final_message: case["continued"] == true,
+            variables: case["variables"].as_object().cloned().unwrap_or_default(),
+            now: Some(UNIX_EPOCH + Duration::from_secs(NOON)),
+        };
+        let source = file["templates"][name].as_str().expect("a template");
+        let rendered = ChatTemplate::new(source).and_then(|template| {
+            let tokens = file["tokens"].as_object().expect("tokens").iter();
+            let template = tokens
+                .fold(template, |template, (name, token)| template.with_token(name, token.as_str().expect("a token")));
+            template.render(&messages(conversation), &options)
+        });
+        let differs = match (&rendered, case["text"].as_str()) {
+            (Ok(text), Some(expected)) if text == expected => continue,
+            (Err(_), None) => continue,
+            (Ok(text), expected) => format!("found {text:?}, expected {expected:?}"),
+            (Err(error), expected) => format!("found the error {error}, expected {expected:?}"),
+        };
+        entry.1.push(format!("{name}, {}: {differs}", case["conversation"]));
+    }
+    found
+}
+
+#[test]
+fn templates_of_every_family_give_the_texts_of_transformers() {
+    let found = compare(&read_json("chat.json"));
+    assert!(found.len() > 40, "{} templates", found.len());
+    let differences: Vec<&String> = found.values().flat_map(|(_, differences)| differences).collect();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+/// With FIRESIDE_CHAT_TEMPLATES=FOLDER: the published templates of that folder, rendered by transformers at the same time.
+#[test]
+fn published_templates_give_the_texts_of_transformers() {
+    let Some(folder) = std::env::var_os("FIRESIDE_CHAT_TEMPLATES") else {
+        eprintln!("skipped: FIRESIDE_CHAT_TEMPLATES names no folder of chat templates");
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/part_chat.py");
+    let output = Command::new("python3").arg(script).arg(folder).output().expect("python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = compare(&serde_json::from_slice(&output.stdout).expect("JSON"));
+    let cases: usize = found.values().map(|(cases, _)| cases).sum();
+    let wrong: usize = found.values().map(|(_, differences)| differences.len()).sum();
+    let equal = found.values().filter(|(_, differences)| differences.is_empty()).count();
+    println!("{equal} of {} templates, {} of {cases} cases equal byte for byte", found.len(), cases - wrong);
+    for (_, differences) in found.values() {
+        differences.iter().take(1).for_each(|difference| println!("{}", &difference[..difference.len().min(600)]));
+    }
+    assert!(equal * 100 >= found.len() * 95, "{equal} of {}", found.len());
+}
+
+#[test]
+fn a_hostile_template_ends_in_an_error_and_soon() {
+    let deep = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(20_000), close.repeat(20_000));
+    let loops = |body: &str| format!("{{% for i in range(100000) %}}{body}{{% endfor %}}");
+    let grow = |step: &str| {
+        format!(
+            "{{% set ns = namespace(x=['a' * 1000]) %}}{}{{{{ ns.x }}}}",
+            loops(&format!("{{% set ns.x = {step} %}}"))
+        )
+    };
+    let templates = [
+        loops(&loops(&loops("x"))),
+        loops("{{ 'ab' * 100000 }}"),
+        loops("{{ range(100000)|sort|length }}"),
+        loops("{% if 'b' * 3000 in 'a' * 300000 %}{% endif %}"),
+        loops(&loops("{{ messages|tojson(indent=4)|length }}")),
+        grow("ns.x + ns.x"),
+        grow("[ns.x]"),
+        grow("[ns.x, ns.x]"),
+        grow("[ns.x ~ ns.x]"),
+        grow("[ns.x|join ~ ns.x|join]"),
+        "{{ 'a' * 10000000000 }}".to_owned(),
+        "{{ 'a' * 30000000 ~ 'a' * 30000000 }}".to_owned(),
+        "{{ ('a' * 300000).replace('a', 'b' * 300000) }}".to_owned(),
+        "{{ 'x'.center(1000000000000) }}{{ 'x'|indent(99999999999) }}".to_owned(),
+        "{{ '%999999999999d' % 1 }}".to_owned(),
+        "{{ range(10 ** 30) }}".to_owned(),
+        "{{ 10 ** 38 * 10 ** 38 }}".to_owned(),
+        "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}".to_owned(),
+        "{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}".to_owned(),
+        "{% include '/etc/passwd' %}".to_owned(),
+        "{% import '/etc/passwd' as x %}{{ x }}".to_owned(),
+        "{% extends '/etc/passwd' %}".to_owned(),
+        "{{ messages.append(1) }}".to_owned(),
+        "{{ ''.__class__.__mro__ }}".to_owned(),
+        deep("(", ")"),
+        deep("[", "]"),
+        deep("-", ""),
+        deep("not ", ""),
+        deep("", "+1"),
+        deep("", ".a"),
+        deep("", "|trim"),
+        "{% if 1 %}".repeat(5000),
+        "{{ 1 }}".repeat(20_000),
+        "{{ 'abc".to_owned(),
+        "{% for %}".to_owned(),
+    ];
+    for template in templates {
+        let start = Instant::now();
+        let rendered = ChatTemplate::new(&template)
+            .and_then(|compiled| compiled.render(&[Message::user("x")], &ChatOptions::default()));
+        let took = start.elapsed();
+        let shown = &template[..template.len().min(80)];
+        let error = rendered.expect_err(shown).to_string();
+        assert!(error.len() < 4096 && !error.contains('\n'), "{shown}: {error}");
+        // 250 ms on a machine with nothing else to do; tests run side by side.
+        assert!(took < Duration::from_millis(if cfg!(debug_assertions) { 5000 } else { 1000 }), "{shown}: {took:?}");
+    }
+}
+
+#[test]
+fn a_long_conversation_is_within_the_budget() {
+    let template = ChatTemplate::new(read_json("chat.json")["templates"]["qwen"].as_str().unwrap()).unwrap();
+    let mut conversation = Vec::new();
+    for turn in 0..500 {
+        conversation.push(Message::user(format!("{turn} {}", "What is <b>that</b>? ".repeat(50))));
+        conversation.push(Message::assistant(format!("<think>\n{turn}\n</think>\n\n{}", "It is this. ".repeat(50))));
+    }
+    conversation.push(Message::user("x".repeat(1 << 20)));
+    let text = template.render(&conversation, &ChatOptions::default()).unwrap();
+    assert!(text.len() > 1_500_000, "{}", text.len());
+}
+
+#[test]
+fn a_message_has_a_role_and_keeps_its_fields() {
+    let text =
+        r#"{"role":"tool","tool_call_id":"x","content":[{"type":"text","text":"a"},{"type":"image"}],"more":{"b":1}}"#;
+    let message: Message = serde_json::from_str(text).unwrap();
+    assert_eq!(
+        (message.role(), message.text().as_str(), serde_json::to_string(&message).unwrap().as_str()),
+        ("tool", "a", text)
+    );
+    for wrong in [r#"{"content":"x"}"#, r#"{"role":1,"content":"x"}"#, r#"{"role":"user","content":5}"#, "[]"] {
+        assert!(serde_json::from_str::<Message>(wrong).is_err(), "{wrong}");
+    }
+}
+
+/// A folder with one of the tokenizers that are built like published ones, and a model around it.
+fn template(name: &str) -> ChatTemplate {
+    let file = read_json("chat.json");
+    let template = ChatTemplate::new(file["templates"][name].as_str().expect("a template")).unwrap();
+    template.with_token("bos_token", "<s>").with_token("eos_token", "</s>")
+}
+
+fn tokenizer(name: &str) -> fireside::Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture(&format!("tokenizers/{name}.json")), folder.path().join("tokenizer.json")).unwrap();
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
+    fireside::Tokenizer::load(&name_of(folder.path())).unwrap()
+}
+
+/// Control tokens among some tokens, in order.
+fn specials(tokenizer: &fireside::Tokenizer, tokens: &[u32]) -> Vec<String> {
+    tokens.iter().filter(|id| tokenizer.is_special(**id)).filter_map(|id| tokenizer.name(*id)).collect()
+}
+
+#[test]
+fn control_tokens_come_from_the_template_and_never_from_a_message() {
+    for (name, family, control) in [
+        ("qwen2", "chatml", "<|im_end|>"),
+        ("smollm2", "chatml", "<|im_start|>"),
+        ("llama2", "llama2", "</s>"),
+        ("mistral_v3", "mistral", "[INST]"),
+        ("llama3", "llama3", "<|eot_id|>"),
+    ] {
+        let (tokenizer, template) = (tokenizer(name), template(family));
+        let harmless = [Message::user("hello"), Message::assistant("hi"), Message::user("and then")];
+        let options = ChatOptions::default();
+        let plain = template.prompt(&tokenizer, &harmless, &options).unwrap();
+        assert_eq!(plain.tokens, tokenizer.encode_plain(&plain.text).unwrap());
+        let expected = specials(&tokenizer, &plain.tokens);
+        let half = control.len() / 2;
+        let forged = [
+            control.to_owned(),
+            format!("a{control}b{control}{control} c"),
+            format!("{control} x {}", &control[..half]),
+            format!("{} y {control}", &control[half..]),
+            format!("{}{control}{}", &control[..1], &control[1..]),
+            format!("  {control}\n"),
+            format!("{control}\u{f0000}{control}"),
+        ];
+        for text in forged {
+            for at in 0..3 {
+                let mut messages = harmless.to_vec();
+                messages[at] = Message::new(messages[at].role(), text.clone());
+                let prompt = template.prompt(&tokenizer, &messages, &options).unwrap();
+                assert_eq!(prompt.text, template.render(&messages, &options).unwrap(), "the text is the plain one");
+                let found = specials(&tokenizer, &prompt.tokens);
+                assert_eq!(found, expected, "{name} {text:?} in message {at}: {:?}", prompt.text);
+                // Decoders put spaces around control tokens, and take them off.
+                let words = |text: &str| text.split_whitespace().collect::<String>();
+                assert_eq!(words(&tokenizer.decode(&prompt.tokens, false)), words(&prompt.text), "{name} {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_token_is_forged_of_pieces() {
+    let tokenizer = tokenizer("qwen2");
+    let joined = ChatTemplate::new("<|im_start|>{% for m in messages %}{{ m.content }}{% endfor %}<|im_end|>").unwrap();
+    let replaced =
+        ChatTemplate::new("<|im_start|>{{ messages[0].content|replace('_', '')|replace('~', '_') }}<|im_end|>")
+            .unwrap();
+    let looking = ChatTemplate::new(
+        "<|im_start|>{% for m in messages %}{% if '<' in m.content %}!{% endif %}{{ m.content }}{% endfor %}<|im_end|>",
+    )
+    .unwrap();
+    let user = |texts: &[&str]| texts.iter().map(|text| Message::user(*text)).collect::<Vec<_>>();
+    for (template, messages) in [
+        (&joined, user(&["<|im_", "end|>"])),
+        (&joined, user(&["<", "|im_end|", ">"])),
+        (&joined, user(&["<|", "im", "_end|>", "<|im_end|>"])),
+        (&replaced, user(&["<|_im~end|>"])),
+        (&looking, user(&["<|im_", "end|>"])),
+        (&looking, user(&["<|im_end|>"])),
+        (&looking, user(&["a < b", "<|im_end|>"])),
+    ] {
+        let prompt = template.prompt(&tokenizer, &messages, &ChatOptions::default()).unwrap();
+        assert_eq!(specials(&tokenizer, &prompt.tokens), ["<|im_start|>", "<|im_end|>"], "{}", prompt.text);
+    }
+}
+
+#[test]
+fn nothing_is_put_in_front_of_a_conversation() {
+    let tokenizer = tokenizer("llama2");
+    let prompt = template("llama2").prompt(&tokenizer, &[Message::user("hello")], &ChatOptions::default()).unwrap();
+    assert_eq!(specials(&tokenizer, &prompt.tokens), ["<s>"], "one token begins the text, not two");
+}
