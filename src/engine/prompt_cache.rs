@@ -97,7 +97,7 @@ pub(super) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &Kv
         let _ = std::fs::remove_file(&temporary); // what is left of it helps nobody
         let hint =
             if error.kind() == io::ErrorKind::StorageFull { "free some room, or name a file elsewhere" } else { "" };
-        Error::file(file, format!("the prompt cache was not written: {error}"), hint)
+        Error::Unwritten { path: file.to_owned(), problem: error.to_string(), hint: hint.to_owned() }
     })
 }
 

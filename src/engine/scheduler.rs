@@ -138,6 +138,7 @@ impl Task {
             return false;
         }
         self.warning = Some("the prompt cache holds other numbers than this model computes; it is not used".to_owned());
+        self.memory.iter().for_each(Memory::forget_stored);
         self.cached = 0;
         self.stage = Stage::Prompt(loaded.new_cache());
         true

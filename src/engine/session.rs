@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::prompt_cache::{self, Found};
 use super::{Engine, Generation, Prompt, Sampling};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::KvCache;
 
 /// One conversation with a model, or one document that grows: each prompt reuses what it shares with the text before it.
@@ -29,14 +29,12 @@ use crate::nn::KvCache;
 pub struct Session {
     engine: Engine,
     memory: Memory,
-    /// The tokens of the file that was read or written last.
-    stored: Vec<u32>,
 }
 
 impl Engine {
     /// Begins a session, with nothing in its memory.
     pub fn session(&self) -> Session {
-        Session { engine: self.clone(), memory: Memory::default(), stored: Vec::new() }
+        Session { engine: self.clone(), memory: Memory::default() }
     }
 }
 
@@ -65,12 +63,12 @@ impl Session {
     /// in the file its last row that a prompt uses is computed again and compared.
     pub fn load(&mut self, file: impl AsRef<Path>) -> Result<Option<String>> {
         let found = prompt_cache::read(file.as_ref(), &self.engine.loaded.identity())?;
-        self.stored = Vec::new();
+        self.memory.note_stored(&[]);
         match found {
             Found::Nothing => Ok(None),
             Found::Stale(why) => Ok(Some(why)),
             Found::Cache(tokens, cache) => {
-                self.stored.clone_from(&tokens);
+                self.memory.note_stored(&tokens);
                 self.memory.with(|kept| *kept = Some(Kept { tokens, cache, proven: false }));
                 Ok(None)
             }
@@ -80,15 +78,16 @@ impl Session {
     /// Leaves the memory in a file, where it has something that the file has not. True where it was written.
     pub fn save(&mut self, file: impl AsRef<Path>) -> Result<bool> {
         let identity = self.engine.loaded.identity();
-        let stored = &mut self.stored;
-        self.memory.with(|kept| match kept {
+        let stored = self.memory.stored();
+        let written = self.memory.with(|kept| match kept {
             Some(kept) if kept.proven && !stored.starts_with(&kept.tokens) => {
                 prompt_cache::write(file.as_ref(), &identity, &kept.tokens, &kept.cache)?;
-                stored.clone_from(&kept.tokens);
-                Ok(true)
+                Ok::<_, Error>(Some(kept.tokens.clone()))
             }
-            _ => Ok(false),
-        })
+            _ => Ok(None),
+        })?;
+        written.iter().for_each(|tokens| self.memory.note_stored(tokens));
+        Ok(written.is_some())
     }
 
     /// Forgets everything and frees the memory.
@@ -99,7 +98,11 @@ impl Session {
 
 /// The place in which one generation leaves its cache for the next.
 #[derive(Clone, Default)]
-pub(super) struct Memory(Arc<Mutex<Option<Kept>>>);
+pub(super) struct Memory {
+    kept: Arc<Mutex<Option<Kept>>>,
+    /// The tokens of the file that was read or written last.
+    stored: Arc<Mutex<Vec<u32>>>,
+}
 
 /// Tokens, and a cache that holds all of them.
 pub(super) struct Kept {
@@ -138,9 +141,23 @@ impl Memory {
         self.with(|kept| *kept = Some(Kept { tokens, cache, proven: true }));
     }
 
+    /// The tokens that the session's file holds.
+    fn stored(&self) -> Vec<u32> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_stored(&self, tokens: &[u32]) {
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = tokens.to_vec();
+    }
+
+    /// What the file holds is of no use.
+    pub(super) fn forget_stored(&self) {
+        self.note_stored(&[]);
+    }
+
     /// Looks at it. A thread that panicked cannot have left half of a `Kept`.
     fn with<T>(&self, look: impl FnOnce(&mut Option<Kept>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
