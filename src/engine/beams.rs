@@ -7,7 +7,7 @@
 use super::EarlyStopping;
 use super::constraint::Guide;
 use super::filters::{best, log_softmax};
-use super::line::{Ending, Rules, advance, check_finite};
+use super::line::{Ending, Reading, Rules, advance, check_finite};
 use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::random::Random;
 use super::sampler::draw_distinct;
@@ -70,10 +70,13 @@ impl BeamSearch {
     }
 
     /// Adds each beam's last token; returns the rows of logits that come back.
-    pub(super) fn feed<'a>(&'a mut self, batch: &mut Batch<'a>) -> usize {
-        let rows = self.running.len();
+    pub(super) fn feed<'a>(&'a mut self, batch: &mut Batch<'a>, reading: Reading) -> usize {
+        let mut rows = 0;
         for beam in &mut self.running {
-            batch.push(&beam.ids[beam.ids.len() - 1..], &mut beam.cache, Rows::Last(1));
+            let missing = reading.missing(&beam.ids, &mut beam.cache);
+            let is_whole = missing.end == beam.ids.len();
+            rows += usize::from(is_whole);
+            batch.push(&beam.ids[missing], &mut beam.cache, if is_whole { Rows::Last(1) } else { Rows::None });
         }
         rows
     }
@@ -86,6 +89,9 @@ impl BeamSearch {
         pieces: &mut Vec<Piece>,
         stream: impl Fn() -> TextStream,
     ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(()); // the beams are still read, all of them equally far
+        }
         let candidates = self.candidates(rows, rules)?;
         let all_ended = candidates.iter().all(|(_, reason)| reason.is_some());
         let new = self.running[0].ids.len() + 1 - self.prompt_tokens;

@@ -44,7 +44,7 @@ pub(crate) struct Work {
     pub(crate) weight_bytes: usize,
     /// The formats that they are kept in, most bytes first.
     pub(crate) dtypes: Vec<String>,
-    /// Bytes of weights that a pass reads, however many tokens it has.
+    /// Bytes of weights that a pass reads at least, however many tokens it has.
     pub(crate) bytes_per_pass: usize,
     /// Multiplications of a token with the weights, by the arithmetic of their format, without the head.
     products: Vec<(Arithmetic, usize)>,
@@ -82,22 +82,32 @@ impl Bench {
         compute: Compute,
     ) -> Result<Bench> {
         let architecture = config.architecture()?;
+        // Laid out without numbers first, which takes no memory: for the mixture, and to see whether there is room. candle's
+        // operations would copy what has no numbers.
+        let without_numbers =
+            Compute { kernels: Some(compute.kernels.unwrap_or_else(crate::kernels::best)), ..compute.clone() };
+        let lay_out = |dtype: Dtype, mix: Option<Mix>| -> Result<(Weights, Box<dyn Model>)> {
+            let sizes = Weights::random(SEED, Made::Sizes, dtype, mix, without_numbers.clone());
+            let model = (architecture.load)(config, &sizes)?;
+            Ok((sizes, model))
+        };
         let (dtype, mix) = match keep {
             Keep::AsStored => (stored, None),
             Keep::As(dtype) => (dtype, None),
             Keep::Quantized(quant) => {
-                let number = |names: [&str; 2]| names.iter().find_map(|name| config.json[name].as_u64());
-                let layers = number(["num_hidden_layers", "n_layer"]).unwrap_or(0);
-                let heads = number(["num_attention_heads", "n_head"]).unwrap_or(1);
-                let kv_heads = config.json["num_key_value_heads"].as_u64().unwrap_or(heads).max(1);
-                let tied = config.json["tie_word_embeddings"].as_bool().unwrap_or(architecture.model_type == "gpt2");
-                (stored, Some(Mix::new(quant, layers as usize, (heads / kv_heads) as usize, tied)))
+                let (sizes, model) = lay_out(stored, None)?;
+                let shape = model.shape();
+                let group = shape.q_width / shape.kv_width;
+                // Of a model that sees too, the half that is loaded.
+                let json = config.json.get("text_config").unwrap_or(&config.json);
+                let experts =
+                    ["num_local_experts", "num_experts"].iter().find_map(|name| json[name].as_u64()).unwrap_or(0);
+                let mix = Mix::new(quant, shape.n_layers, group, !sizes.holds_head());
+                (stored, Some(mix.with_experts(experts as usize)))
             }
         };
-        // candle's operations would copy what has no numbers.
         if compute.kernels.is_some() {
-            let sizes = Weights::random(SEED, Made::Sizes, dtype, mix.clone(), compute.clone());
-            let model = (architecture.load)(config, &sizes)?;
+            let (sizes, model) = lay_out(dtype, mix.clone())?;
             check_room(Work::of(&sizes, model.shape()).weight_bytes)?;
         }
         let weights = Weights::random(SEED, Made::Numbers, dtype, mix, compute.clone());
@@ -298,6 +308,9 @@ impl Work {
             if tables.contains(&name.as_str()) {
                 continue;
             }
+            // Of experts only those that one token has.
+            let (used, all) = shape.experts.filter(|_| name.contains(".experts.")).unwrap_or((1, 1));
+            let (numbers, bytes) = (numbers * used / all, bytes * used / all);
             work.bytes_per_pass += bytes;
             if dims.len() == 2 {
                 let to = if dims[0] == shape.vocab_size { &mut work.head } else { &mut work.products };
@@ -345,4 +358,44 @@ pub(crate) fn check_context(setting: &'static str, tokens: usize, context: usize
     }
     let problem = format!("asks for {tokens} tokens in a sequence, and the model's context has {context}");
     Err(Error::setting(setting, problem, "ask for fewer, or for a model with a longer context"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::models::ARCHITECTURES;
+
+    /// transformers' defaults are the shape of a published model, whose parameters are known: the sizes of every tensor that
+    /// an architecture asks for are right.
+    #[test]
+    fn an_architecture_without_settings_has_the_parameters_of_its_first_model() {
+        let compute = Compute::open(crate::device::DeviceChoice::Cpu, None).expect("the processor");
+        for (model_type, expected) in [
+            ("gpt2", 124_439_808),         // GPT-2 124M
+            ("gpt_neo", 1_315_575_808),    // GPT-Neo 1.3B
+            ("gpt_neox", 20_554_567_680),  // GPT-NeoX 20B
+            ("gptj", 6_053_381_344),       // GPT-J 6B
+            ("opt", 125_239_296),          // OPT 125M
+            ("falcon", 7_217_189_120),     // Falcon 7B
+            ("bloom", 559_214_592),        // BLOOM 560M, whose sizes are not the defaults
+            ("phi", 1_418_270_720),        // Phi-1.5
+            ("stablelm", 2_795_443_200),   // StableLM 3B 4E1T
+            ("starcoder2", 3_030_371_328), // StarCoder2 3B
+        ] {
+            let json = match model_type {
+                "bloom" => json!({ "model_type": "bloom", "hidden_size": 1024, "n_layer": 24, "n_head": 16 }),
+                _ => json!({ "model_type": model_type }),
+            };
+            let config = Config { path: Path::new(model_type), json };
+            let architecture = ARCHITECTURES.iter().find(|known| known.model_type == model_type).expect(model_type);
+            (architecture.check)(&config).expect(model_type);
+            let sizes = Weights::random(SEED, Made::Sizes, Dtype::Bf16, None, compute.clone());
+            let model = (architecture.load)(&config, &sizes).expect(model_type);
+            assert_eq!(Work::of(&sizes, model.shape()).parameters, expected, "{model_type}");
+        }
+    }
 }

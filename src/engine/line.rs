@@ -1,5 +1,6 @@
 //! One text on its way: its tokens, its cache, its stream of characters, and how it ends.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,11 +22,35 @@ pub(super) struct Line {
     cache: KvCache,
     /// Guesses that were fed behind the last token.
     draft: Vec<u32>,
+    /// Rows of logits that come back.
+    rows: usize,
     ending: Ending,
     stream: TextStream,
     random: Random,
     guide: Option<Guide>,
     finished: bool,
+}
+
+/// How a model reads: usually one token a step, since the others are in the cache.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    /// Most tokens of a text in one step.
+    pub(super) chunk: usize,
+    /// Texts that grow longer than this are read again: see [`KvCache::set_goal`].
+    pub(super) border: Option<usize>,
+}
+
+impl Reading {
+    /// Which tokens of a text the next step reads: those that its cache lacks, or the first of them.
+    pub(super) fn missing(self, ids: &[u32], cache: &mut KvCache) -> Range<usize> {
+        cache.set_goal(ids.len(), self.border);
+        cache.len()..ids.len().min(cache.len() + self.chunk)
+    }
+
+    /// How many tokens a text of this length may get without coming to lie behind the border.
+    fn before_border(self, length: usize) -> usize {
+        self.border.and_then(|border| border.checked_sub(length)).unwrap_or(usize::MAX)
+    }
 }
 
 /// What a request's texts are made and judged by.
@@ -55,6 +80,7 @@ impl Line {
             prompt_tokens: prompt.len(),
             cache,
             draft: Vec::new(),
+            rows: 0,
             ending: Ending::new(prompt, rules),
             stream,
             random: Random::new(rules.settings.seed, sequence),
@@ -73,20 +99,35 @@ impl Line {
     }
 
     /// Adds what the next forward pass needs; returns the rows of logits that come back.
-    pub(super) fn feed<'a>(&'a mut self, lookup: Option<Lookup>, batch: &mut Batch<'a>, most_new: usize) -> usize {
-        let room = most_new.saturating_sub(self.ids.len() - self.prompt_tokens + 1);
-        self.draft = lookup.map_or_else(Vec::new, |lookup| guess(&self.ids, lookup, room));
-        if let Some(guide) = self.guide.as_mut().filter(|_| !self.draft.is_empty()) {
-            self.draft.truncate(guide.count_of_possible(&self.draft));
+    pub(super) fn feed<'a>(
+        &'a mut self,
+        lookup: Option<Lookup>,
+        batch: &mut Batch<'a>,
+        most_new: usize,
+        reading: Reading,
+    ) -> usize {
+        let length = self.ids.len();
+        let missing = reading.missing(&self.ids, &mut self.cache);
+        self.rows = 0;
+        self.draft.clear();
+        if missing.end == length {
+            let room = most_new.saturating_sub(length - self.prompt_tokens + 1);
+            let room = room.min(reading.before_border(length));
+            self.draft = lookup.map_or_else(Vec::new, |lookup| guess(&self.ids, lookup, room));
+            if let Some(guide) = self.guide.as_mut().filter(|_| !self.draft.is_empty()) {
+                self.draft.truncate(guide.count_of_possible(&self.draft));
+            }
+            self.rows = 1 + self.draft.len();
         }
-        let tokens: Vec<u32> = self.ids.last().into_iter().chain(&self.draft).copied().collect();
-        batch.push(&tokens, &mut self.cache, Rows::Last(tokens.len()));
-        tokens.len()
+        let tokens: Vec<u32> = self.ids[missing].iter().chain(&self.draft).copied().collect();
+        let rows = if self.rows == 0 { Rows::None } else { Rows::Last(self.rows) };
+        batch.push(&tokens, &mut self.cache, rows);
+        self.rows
     }
 
     /// Rows of logits that the last `feed` asked for.
     pub(super) fn rows_fed(&self) -> usize {
-        1 + self.draft.len()
+        self.rows
     }
 
     /// Takes one token from each row for as long as the guesses were right.

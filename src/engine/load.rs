@@ -1,6 +1,7 @@
 //! From a model's name to a model that runs: [`EngineBuilder`], and what it builds.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::bench::Work;
 use super::constraint::Vocabulary;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
-use super::line::check_finite;
+use super::line::{Reading, check_finite};
 use super::prompt_cache::{Identity, hex};
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
@@ -154,14 +155,13 @@ impl EngineBuilder {
 
         let shape = model.shape().clone();
         defaults.check(source.generation_config.as_ref().unwrap_or(&source.config).path(), shape.vocab_size)?;
-        if tokenizer.id_limit() > shape.vocab_size {
+        // Special tokens may lie behind it, such as the one that stands for an image in Gemma 3's models without vision; a
+        // prompt with one of them is refused.
+        let beyond = (shape.vocab_size..tokenizer.id_limit()).find(|id| !tokenizer.is_special(*id as u32));
+        if let Some(id) = beyond {
             return Err(Error::file(
                 source.tokenizer.path(),
-                format!(
-                    "expected tokens below the model's vocabulary of {}, found token {}",
-                    shape.vocab_size,
-                    tokenizer.id_limit() - 1
-                ),
+                format!("expected tokens below the model's vocabulary of {}, found token {id}", shape.vocab_size),
                 "the tokenizer belongs to another model; copy it from where the weights came from",
             ));
         }
@@ -353,6 +353,11 @@ impl Loaded {
         Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 
+    /// How texts are read.
+    pub(super) fn reading(&self) -> Reading {
+        Reading { chunk: self.prefill_chunk, border: self.model.shape().border }
+    }
+
     /// Reads `ids` as a text of their own, chunk by chunk, and hands each wanted row of logits, (vocabulary), to `on_row`
     /// with its position. Rows before `first` are not wanted.
     pub(super) fn read(
@@ -363,8 +368,7 @@ impl Loaded {
     ) -> Result<()> {
         let mut cache = self.new_cache();
         while cache.len() < ids.len() {
-            let start = cache.len();
-            let end = ids.len().min(start + self.prefill_chunk);
+            let Range { start, end } = self.reading().missing(ids, &mut cache);
             let first = first.clamp(start, end);
             let mut batch = Batch::default();
             batch.push(&ids[start..end], &mut cache, if first == end { Rows::None } else { Rows::Last(end - first) });

@@ -85,6 +85,7 @@ pub(super) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &Kv
         "model_name": identity.name,
         "kv": cache.kind().name(),
         "heads": heads.join(","),
+        "goal": cache.goal().to_string(),
         "sha256": hex(&hash.finalize()),
     });
     header.insert("__metadata__".to_owned(), metadata);
@@ -173,6 +174,7 @@ struct Metadata {
     model_name: String,
     kv: String,
     heads: String,
+    goal: String,
     sha256: String,
 }
 
@@ -218,6 +220,7 @@ impl Header {
         if heads.len() != identity.layers || count == 0 {
             return Err("it has not the layers of the model".to_owned());
         }
+        let goal = self.metadata.goal.parse().map_err(|_| "its goal is no number".to_owned())?;
         let n_chunks = count.div_ceil(CHUNK_ROWS);
         let (mut at, mut hash, mut layers) = (0, Sha256::new(), Vec::new());
         for (layer, (n_kv_heads, head_dim)) in heads.into_iter().enumerate() {
@@ -257,7 +260,7 @@ impl Header {
             return Err("its bytes are not those that were written".to_owned());
         }
         let tokens = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-        Ok((tokens, KvCache::from_layers(layers, identity.kind, count)))
+        Ok((tokens, KvCache::from_layers(layers, identity.kind, count, goal)))
     }
 
     fn tensor(&self, name: &str, dtype: &str) -> Result<&Tensor, String> {

@@ -4,6 +4,7 @@
 //! one forward pass serves them all, and each takes its rows of logits back. What a request gets does not depend on who
 //! else is in the batch.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,16 +98,21 @@ impl Task {
         let mut recalled = 0;
         if let Stage::Waiting = self.stage {
             self.rules.start();
-            let cache = self.recall(loaded);
+            let mut cache = self.recall(loaded);
+            cache.set_goal(self.prompt.len(), loaded.reading().border);
             recalled = cache.len();
+            self.proof = self.proof.take().filter(|proof| proof.len() == recalled + 1); // or the goal emptied the cache
             self.cached = recalled;
             self.stage = Stage::Prompt(cache);
         }
+        let reading = loaded.reading();
         self.rows = match &mut self.stage {
             Stage::Waiting | Stage::Done => 0,
             Stage::Prompt(cache) => {
-                let start = cache.len();
-                let end = self.prompt.len().min(start + loaded.prefill_chunk);
+                let Range { start, end } = reading.missing(&self.prompt, cache);
+                if start == 0 {
+                    self.prompt_logprobs.clear(); // it may be the second time
+                }
                 let rows = match (self.rules.settings.prompt_logprobs, end == self.prompt.len()) {
                     (true, _) => end - start,
                     (false, last) => usize::from(last),
@@ -116,9 +122,13 @@ impl Task {
             }
             Stage::Lines(lines) => {
                 let (lookup, most_new) = (self.rules.settings.lookup, self.rules.settings.max_new_tokens);
-                lines.iter_mut().filter(|line| !line.is_finished()).map(|line| line.feed(lookup, batch, most_new)).sum()
+                lines
+                    .iter_mut()
+                    .filter(|line| !line.is_finished())
+                    .map(|line| line.feed(lookup, batch, most_new, reading))
+                    .sum()
             }
-            Stage::Beams(search) => search.feed(batch),
+            Stage::Beams(search) => search.feed(batch, reading),
         };
         recalled
     }

@@ -210,11 +210,20 @@ mod tests {
             return layers * (12 * d * d + 9 * d + 4 * d) + (n("vocab_size") + n("n_positions")) * d + 2 * d;
         }
         let (d, inner, heads) = (n("hidden_size"), n("intermediate_size"), n("num_attention_heads"));
+        // Four square matrices, two of the MLP, all with biases; tables of their own, and the last norm.
+        let with_biases =
+            |norms: u64| n("num_hidden_layers") * (4 * d * (d + 1) + 2 * d * inner + inner + d + norms * 2 * d);
+        match card.architecture.as_str() {
+            "gpt_neox" => return with_biases(2) + 2 * n("vocab_size") * d + 2 * d,
+            "phi" => return with_biases(1) + n("vocab_size") * (2 * d + 1) + 2 * d, // the head has a bias too
+            _ => {}
+        }
         let head_dim = shape.get("head_dim").and_then(Value::as_u64).unwrap_or(d / heads);
         let (q, kv) = (heads * head_dim, n("num_key_value_heads") * head_dim);
         let extra = match card.architecture.as_str() {
-            "qwen2" => q + 2 * kv,   // biases of q, k and v
-            "qwen3" => 2 * head_dim, // norms of q and k
+            "qwen2" => q + 2 * kv,                 // biases of q, k and v
+            "qwen3" => 2 * head_dim,               // norms of q and k
+            "gemma3_text" => 2 * head_dim + 2 * d, // those, and norms behind both halves
             _ => 0,
         };
         let layer = d * (q + 2 * kv) + q * d + 3 * d * inner + 2 * d + extra;

@@ -5,6 +5,8 @@
 //! the bits depend neither on threads nor on how the prompt was cut nor on the rows computed beside it:
 //!
 //! * A score is one chain over the elements of a head, with the query multiplied by `scale * log2(e)` beforehand.
+//! * Where scores have a cap, each finished one is bent by itself.
+//! * Biases that grow with the distance are added to a finished score, rounded once.
 //! * Keys are taken 64 at a time, a tile. Before a tile's weights `2^(score - max)` count, what was summed up so far is
 //!   scaled to the largest score up to there. Sums of values are one chain over the keys; the sum of the weights is kept
 //!   in 16 lanes, key j in lane j mod 16, that are added up at the end.
@@ -19,10 +21,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::{Aligned, CHUNK_ROWS, CacheShape, Chunk, Head, HeadMut, KEY_VECTORS};
+use super::heads::{Attend, Heads, Tilt, bound};
 use super::lanes::{Half, LANES, Lanes};
 use super::math::exp2_below_zero;
-use super::rope::Rotary;
-use super::rows::rms_norm;
 use super::tiers::prefetch;
 use super::{INLINE_WORK, Kernels, Pool};
 
@@ -34,43 +35,6 @@ const UNIT_ROWS: usize = 24;
 
 /// Rows whose sums are in registers at the same time, where there are so many.
 const ROWS: usize = 6;
-
-/// The shape of an attention layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Heads {
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
-    pub n_kv_heads: usize,
-    /// Numbers per head.
-    pub head_dim: usize,
-    /// What scores are multiplied by before the softmax, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-}
-
-/// What attention does in one layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Attend<'a> {
-    /// The shape.
-    pub heads: Heads,
-    /// How many tokens one sees, itself among them; all before it without a number.
-    pub window: Option<usize>,
-    /// Turns queries and keys by their positions.
-    pub rotary: Option<&'a Rotary>,
-    /// Normalises each head's query and key, before they are turned.
-    pub norms: Option<HeadNorms<'a>>,
-}
-
-/// RMS norms of every head by itself.
-#[derive(Clone, Copy, Debug)]
-pub struct HeadNorms<'a> {
-    /// Weight for queries, (head_dim).
-    pub query: &'a [f32],
-    /// Weight for keys, (head_dim).
-    pub key: &'a [f32],
-    /// Keeps the root from zero.
-    pub eps: f32,
-}
 
 /// Tokens of one sequence that attend.
 #[derive(Debug)]
@@ -155,31 +119,9 @@ impl Append<'_> {
 }
 
 impl Attend<'_> {
-    fn group(&self) -> usize {
-        self.heads.n_heads / self.heads.n_kv_heads
-    }
-
-    /// Numbers in a row of `qkv`.
-    fn width(&self) -> usize {
-        (self.heads.n_heads + 2 * self.heads.n_kv_heads) * self.heads.head_dim
-    }
-
     /// Numbers in the sums of a row: see [`Sums`].
     fn sums_len(&self) -> usize {
         (2 + self.heads.head_dim.div_ceil(LANES)) * LANES
-    }
-
-    fn check(&self, qkv: &[f32]) {
-        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
-        assert!(
-            n_kv_heads > 0 && n_heads > 0 && n_heads % n_kv_heads == 0 && head_dim > 0,
-            "{n_heads} heads of {head_dim} over {n_kv_heads} key-value heads"
-        );
-        assert!(self.window != Some(0), "a window without tokens");
-        assert_eq!(qkv.len() % self.width(), 0, "length of qkv, {}, is not whole rows of {}", qkv.len(), self.width());
-        assert!(self.rotary.is_none_or(|rotary| rotary.dim() <= head_dim), "more angles than {head_dim} elements have");
-        let fit = |norms: HeadNorms<'_>| norms.query.len() == head_dim && norms.key.len() == head_dim;
-        assert!(self.norms.is_none_or(fit), "norms that do not have {head_dim} elements");
     }
 
     fn check_chunk(&self, chunk: &Chunk, first: CacheShape) {
@@ -354,6 +296,7 @@ struct Scratch {
     row: Aligned<f32>,  // (head_dim)
     keys: Aligned<f32>, // sixteen, (LANES, vectors, LANES), twice
     seen: Vec<(usize, usize)>,
+    tilts: Vec<Tilt>,      // (rows), or none
     query: Aligned<f32>,   // of every group of rows (head_dim / 64, rows, 64)
     weights: Aligned<f32>, // (rows, 64)
     factors: Aligned<f32>, // (rows)
@@ -414,8 +357,9 @@ fn sized(buffer: &mut Aligned<f32>, len: usize) -> &mut [f32] {
 /// Keys, normalised and turned, and values of one head.
 #[inline(always)]
 fn append(layer: &Attend<'_>, qkv: &[f32], to: &mut Append<'_>, scratch: &mut Scratch) {
-    let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
-    let norm = layer.norms.map(|norms| (norms.key, norms.eps));
+    let head_dim = layer.heads.head_dim;
+    let norm = layer.norms.map(|norms| norms.key.of_head(to.kv_head, head_dim));
+    let (key_at, value_at) = (layer.key(to.kv_head), layer.value(to.kv_head));
     let stride = head_dim.next_multiple_of(LANES);
     let keys = sized(&mut scratch.keys, 2 * LANES * stride);
     let (keys, columns) = keys.split_at_mut(LANES * stride);
@@ -426,10 +370,10 @@ fn append(layer: &Attend<'_>, qkv: &[f32], to: &mut Append<'_>, scratch: &mut Sc
         let row = to.row + done;
         let count = if row.is_multiple_of(LANES) && to.tokens.len() - done >= LANES { LANES } else { 1 };
         for i in 0..count {
-            let heads = &qkv[(to.tokens.start + done + i) * layer.width() + n_heads * head_dim..];
+            let token = &qkv[(to.tokens.start + done + i) * layer.width()..][..layer.width()];
             let key = &mut keys[i * stride..][..head_dim];
-            settle(layer, norm, to.position + done + i, &heads[to.kv_head * head_dim..][..head_dim], key);
-            let value = &heads[(n_kv_heads + to.kv_head) * head_dim..][..head_dim];
+            layer.settle(norm, to.position + done + i, &token[key_at..][..head_dim], key);
+            let value = &token[value_at..][..head_dim];
             if count == 1 {
                 to.head.store(row, key, value);
             } else {
@@ -467,18 +411,6 @@ fn transpose(rows: &mut [[f32; LANES]; LANES]) {
     }
 }
 
-/// One head's query or key as scores are made of it.
-#[inline(always)]
-fn settle(layer: &Attend<'_>, norm: Option<(&[f32], f32)>, position: usize, from: &[f32], to: &mut [f32]) {
-    match norm {
-        Some((weight, eps)) => rms_norm(weight, eps, from, to),
-        None => to.copy_from_slice(from),
-    }
-    if let Some(rotary) = layer.rotary {
-        rotary.turn(position, to);
-    }
-}
-
 /// A block of 64 elements of a query, or a row of weights over a tile.
 type Coefficients = [f32; CHUNK_ROWS];
 
@@ -503,22 +435,21 @@ fn prepare(layer: &Attend<'_>, qkv: &[f32], unit: &mut Unit<'_>, scratch: &mut S
     for open in unit.open.iter_mut().flatten() {
         append(layer, qkv, open, scratch);
     }
-    let Heads { n_heads, head_dim, scale, .. } = layer.heads;
+    let Heads { head_dim, scale, .. } = layer.heads;
     let group = layer.group();
     let rows = unit.tokens.len() * group;
     let blocks = head_dim.div_ceil(CHUNK_ROWS);
     let query = sized(&mut scratch.query, rows * blocks * CHUNK_ROWS).as_chunks_mut::<CHUNK_ROWS>().0;
     let head = sized(&mut scratch.row, head_dim);
-    let norm = layer.norms.map(|norms| (norms.query, norms.eps));
     let factor = scale * std::f32::consts::LOG2_E;
     for members in groups(rows) {
         let first = members.start * blocks;
         let size = members.len();
         for row in members.clone() {
-            let (token, member) = (row / group, row % group);
-            let from =
-                (unit.tokens.start + token) * (n_heads + 2 * layer.heads.n_kv_heads) + unit.kv_head * group + member;
-            settle(layer, norm, unit.position + token, &qkv[from * head_dim..][..head_dim], head);
+            let (token, of) = (row / group, unit.kv_head * group + row % group);
+            let from = (unit.tokens.start + token) * layer.width() + layer.query(of);
+            let norm = layer.norms.map(|norms| norms.query.of_head(of, head_dim));
+            layer.settle(norm, unit.position + token, &qkv[from..][..head_dim], head);
             for (block, from) in head.chunks(CHUNK_ROWS).enumerate() {
                 let to = &mut query[first + block * size + row - members.start];
                 for (to, from) in to.iter_mut().zip(from) {
@@ -567,6 +498,11 @@ fn sum_section<H: Half, const VECTORS: usize>(
     let shape = unit.shape;
     let wide = sized(&mut scratch.wide, shape.wide_len());
     scratch.seen.resize(rows, (0, 0));
+    scratch.tilts.clear();
+    if let Some(alibi) = &layer.alibi {
+        let heads = |row: usize| unit.kv_head * group + row % group;
+        scratch.tilts.extend((0..rows).map(|row| alibi.tilt(heads(row), unit.position + row / group)));
+    }
     let tiles = first / CHUNK_ROWS..last.div_ceil(CHUNK_ROWS);
     for tile in tiles.clone() {
         let origin = tile * CHUNK_ROWS;
@@ -586,12 +522,13 @@ fn sum_section<H: Half, const VECTORS: usize>(
             let query = &query[members.start * blocks..members.end * blocks];
             let sums = &mut sums[members.start * len..members.end * len];
             let (size, ahead) = (members.len(), if members.start == 0 { ahead.0 } else { 0 });
+            let tilts = (origin, scratch.tilts.get(members.clone()).unwrap_or_default());
             let rows = (&seen[members.clone()], &mut weights[members.clone()], &mut factors[members]);
             match size {
-                ROWS => weigh_keys::<VECTORS, ROWS>(keys, ahead, query, rows, sums),
-                4 => weigh_keys::<VECTORS, 4>(keys, ahead, query, rows, sums),
-                2 => weigh_keys::<VECTORS, 2>(keys, ahead, query, rows, sums),
-                _ => weigh_keys::<VECTORS, 1>(keys, ahead, query, rows, sums),
+                ROWS => weigh_keys::<VECTORS, ROWS>((tilts, layer.cap), keys, ahead, query, rows, sums),
+                4 => weigh_keys::<VECTORS, 4>((tilts, layer.cap), keys, ahead, query, rows, sums),
+                2 => weigh_keys::<VECTORS, 2>((tilts, layer.cap), keys, ahead, query, rows, sums),
+                _ => weigh_keys::<VECTORS, 1>((tilts, layer.cap), keys, ahead, query, rows, sums),
             }
         }
 
@@ -615,6 +552,8 @@ fn sum_section<H: Half, const VECTORS: usize>(
 /// Scores of a group of rows over a tile, and the weights that they become.
 #[inline(always)]
 fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
+    // The tile's first key, and (ROWS) or none; the cap of scores.
+    (tilts, cap): ((usize, &[Tilt]), Option<f32>),
     keys: &[[[f32; LANES]; KEY_VECTORS]], // (head_dim)
     ahead: usize,
     query: &[Coefficients], // (head_dim / 64, ROWS)
@@ -657,6 +596,13 @@ fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
         let (start, end) = seen[r];
         factors[r] = 1.0;
         if start < end {
+            let columns = start / LANES..end.div_ceil(LANES);
+            if let Some(cap) = cap {
+                bound(&mut weights[r].as_chunks_mut().0[columns.clone()], cap);
+            }
+            if let Some(tilt) = tilts.1.get(r) {
+                tilt.add(tilts.0 + columns.start * LANES, &mut weights[r].as_chunks_mut().0[columns]);
+            }
             factors[r] = soften(&mut weights[r], start, end, sums);
         }
     }

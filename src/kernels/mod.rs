@@ -21,6 +21,7 @@ mod blocks;
 mod cache;
 #[cfg(target_arch = "x86_64")]
 mod dense512;
+mod heads;
 #[cfg(target_arch = "x86_64")]
 mod kinds512;
 mod lanes;
@@ -39,9 +40,10 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Attend, HeadNorms, Heads, Sequence};
+pub use attention::Sequence;
 pub use blocks::Format;
 pub use cache::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
+pub use heads::{Alibi, Attend, HeadNorm, HeadNorms, Heads, Order, Steps};
 pub use pool::Pool;
 pub use roof::Arithmetic;
 pub use rope::{Pairing, Rotary};
@@ -271,6 +273,23 @@ impl Kernels {
         residual: Option<&[f32]>,
     ) -> Vec<f32> {
         product::linear(self, pool, parts, before, x, residual)
+    }
+
+    /// One row as `before` makes it, by itself. Of [`Before::Gated`] it is twice as long as the result.
+    ///
+    /// # Panics
+    ///
+    /// When lengths do not fit.
+    pub fn prepare_row(&self, before: Before<'_>, x: &[f32], out: &mut [f32]) {
+        let wide = if matches!(before, Before::Gated(_)) { 2 * out.len() } else { out.len() };
+        assert_eq!(x.len(), wide, "length of a row");
+        if let Before::LayerNorm { weight, .. } | Before::RmsNorm { weight, .. } = before {
+            assert_eq!(weight.len(), out.len(), "length of the norm's weight");
+        }
+        if let Before::LayerNorm { bias, .. } = before {
+            assert_eq!(bias.len(), out.len(), "length of the norm's bias");
+        }
+        (self.before)(&before, out.len(), x, out);
     }
 
     /// The functions for weights like these.

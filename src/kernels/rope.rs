@@ -45,6 +45,18 @@ impl Rotary {
         self.pairing
     }
 
+    /// What cosines and sines are multiplied by.
+    #[must_use]
+    pub fn factor(&self) -> f32 {
+        self.factor
+    }
+
+    /// How many positions it turns, at least.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
     /// Cosines and sines of a position, one for each frequency.
     ///
     /// # Panics

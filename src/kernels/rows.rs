@@ -10,7 +10,7 @@ use super::{Activation, Before, Slice};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` of every row, the mean first and the variance from the differences.
 #[inline(always)]
-fn layer_norm(weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
+pub(super) fn layer_norm(weight: &[f32], bias: &[f32], eps: f32, x: &[f32], y: &mut [f32]) {
     let dim = weight.len();
     for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
         let mean = lane_sum(x, |x| x) / dim as f32;

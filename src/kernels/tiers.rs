@@ -93,7 +93,7 @@ macro_rules! tier {
     // Attention, whose tile has `$vectors` registers in a row.
     (attend [$($feature:tt),+], $half:ty, $vectors:literal) => {
         tier!([$($feature),+], attention::attend::<$half, $vectors>, (
-            layer: &attention::Attend<'_>,
+            layer: &super::Attend<'_>,
             qkv: &[f32],
             work: attention::Work<'_>,
         ))

@@ -106,6 +106,8 @@ impl Gpt2 {
         let shape = Shape {
             vocab_size: c.vocab_size,
             context: c.n_positions,
+            border: None,
+            experts: None,
             n_layers: c.n_layer,
             kv_width: c.n_embd,
             q_width: c.n_embd,

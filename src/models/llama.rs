@@ -76,7 +76,6 @@ fn design(config: &Config) -> Result<Design> {
         qkv_bias: attention_bias,
         output_bias: attention_bias,
         mlp_bias: if c.mlp_bias { Bias::With } else { Bias::Without },
-        head_norms: false,
-        window: Box::new(|_| None),
+        ..Design::default()
     })
 }

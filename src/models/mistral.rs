@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::decoder::{Decoder, Design};
 use super::{Architecture, Config};
 use crate::error::Result;
-use crate::nn::Bias;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     model_type: "mistral",
@@ -78,10 +77,7 @@ fn design(config: &Config) -> Result<Design> {
         hidden_act: c.hidden_act,
         rms_norm_eps: c.rms_norm_eps,
         tie_word_embeddings: c.tie_word_embeddings,
-        qkv_bias: Bias::Without,
-        output_bias: Bias::Without,
-        mlp_bias: Bias::Without,
-        head_norms: false,
         window: Box::new(move |_| c.sliding_window),
+        ..Design::default()
     })
 }

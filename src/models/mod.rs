@@ -3,14 +3,35 @@
 //! A model knows no device, file format or quantisation: it names its tensors and strings layers together. To add one,
 //! write `src/models/<model_type>.rs` after the pattern of `gpt2.rs` and add its line to [`ARCHITECTURES`].
 
+mod bloom;
+mod checks;
+mod classic;
 mod decoder;
+mod falcon;
+mod gemma;
+mod gemma2;
+mod gemma3_text;
 mod gpt2;
+mod gpt_neo;
+mod gpt_neox;
+mod gptj;
+mod granite;
 mod head;
+mod layer_types;
 mod llama;
 mod mistral;
+mod mixtral;
+mod olmo2;
+mod opt;
+mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use std::path::Path;
 
@@ -38,6 +59,10 @@ pub struct Shape {
     pub vocab_size: usize,
     /// Most tokens of a sequence.
     pub context: usize,
+    /// Sequences of more tokens than this are turned by other rotary frequencies, from their first token on.
+    pub border: Option<usize>,
+    /// How many experts a token has, and of how many, where there are any.
+    pub experts: Option<(usize, usize)>,
     /// Layers that cache keys and values.
     pub n_layers: usize,
     /// Numbers in one cached row of keys: n_kv_heads · head_dim.
@@ -61,8 +86,32 @@ pub struct Architecture {
 }
 
 /// Every architecture that can be loaded.
-pub const ARCHITECTURES: &[Architecture] =
-    &[gpt2::ARCHITECTURE, llama::ARCHITECTURE, mistral::ARCHITECTURE, qwen2::ARCHITECTURE, qwen3::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[
+    bloom::ARCHITECTURE,
+    falcon::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3_text::ARCHITECTURE,
+    gemma3_text::WITH_VISION,
+    gemma::ARCHITECTURE,
+    gpt2::ARCHITECTURE,
+    gpt_neo::ARCHITECTURE,
+    gpt_neox::ARCHITECTURE,
+    gptj::ARCHITECTURE,
+    granite::ARCHITECTURE,
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    mixtral::ARCHITECTURE,
+    olmo2::ARCHITECTURE,
+    opt::ARCHITECTURE,
+    phi3::ARCHITECTURE,
+    phi::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+    qwen3_moe::ARCHITECTURE,
+    smollm3::ARCHITECTURE,
+    stablelm::ARCHITECTURE,
+    starcoder2::ARCHITECTURE,
+];
 
 /// A parsed config.json, and where it came from.
 pub struct Config<'a> {
@@ -149,6 +198,25 @@ impl<'a> Config<'a> {
                 None => self.wrong(error.to_string()),
             }
         })
+    }
+
+    /// The same config with a field that it may lack.
+    pub fn or(&self, name: &str, value: Value) -> Config<'a> {
+        let mut json = self.json.clone();
+        if json[name].is_null() {
+            json[name] = value;
+        }
+        Config { path: self.path, json }
+    }
+
+    /// Refuses a number that has to be above 0.
+    pub fn above_zero(&self, name: &str, value: Option<f32>) -> Result<()> {
+        match value {
+            Some(value) if !(value > 0.0 && value.is_finite()) => {
+                Err(self.wrong(format!("expected `{name}` above 0, found {value}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A config.json that contradicts itself.

@@ -5,8 +5,9 @@
 use serde::Deserialize;
 
 use super::decoder::{Decoder, Design};
+use super::layer_types::LayerTypes;
 use super::{Architecture, Config};
-use crate::error::{Result, quote};
+use crate::error::Result;
 use crate::nn::Bias;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -70,10 +71,8 @@ fn design(config: &Config) -> Result<Design> {
         rms_norm_eps: c.rms_norm_eps,
         tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: Bias::With,
-        output_bias: Bias::Without,
-        mlp_bias: Bias::Without,
-        head_norms: false,
         window: Box::new(move |layer| windows.of(layer)),
+        ..Design::default()
     })
 }
 
@@ -86,49 +85,29 @@ pub(super) struct Windows {
     sliding_window: Option<usize>,
     /// Layers without a window, the first ones, where `layer_types` does not say.
     max_window_layers: usize,
-    layer_types: Option<Vec<String>>,
+    layer_types: LayerTypes,
 }
 
 impl Default for Windows {
     fn default() -> Self {
-        Windows { use_sliding_window: false, sliding_window: Some(4096), max_window_layers: 28, layer_types: None }
+        Windows {
+            use_sliding_window: false,
+            sliding_window: Some(4096),
+            max_window_layers: 28,
+            layer_types: LayerTypes::default(),
+        }
     }
 }
 
-const FULL: &str = "full_attention";
-const SLIDING: &str = "sliding_attention";
-
 impl Windows {
     pub(super) fn check(&self, config: &Config, num_hidden_layers: usize) -> Result<()> {
-        if self.use_sliding_window && self.sliding_window == Some(0) {
-            return Err(config.wrong("expected a `sliding_window` of at least 1, or null, found 0"));
-        }
-        let Some(types) = &self.layer_types else { return Ok(()) };
-        if types.len() != num_hidden_layers {
-            let found = types.len();
-            return Err(config.wrong(format!("expected {num_hidden_layers} `layer_types`, one a layer, found {found}")));
-        }
-        if let Some(other) = types.iter().find(|kind| ![FULL, SLIDING].contains(&kind.as_str())) {
-            return Err(config.unsupported(format!(
-                "`layer_types` has {}, of which only `{FULL}` and `{SLIDING}` are supported",
-                quote(other)
-            )));
-        }
-        let without = !self.use_sliding_window || self.sliding_window.is_none();
-        if without && types.iter().any(|kind| kind == SLIDING) {
-            return Err(config.wrong(format!(
-                "`layer_types` has `{SLIDING}`, expected `use_sliding_window` and a `sliding_window` with it"
-            )));
-        }
-        Ok(())
+        let window = self.sliding_window.filter(|_| self.use_sliding_window);
+        self.layer_types.check(config, num_hidden_layers, window)
     }
 
     /// The window of a layer.
     pub(super) fn of(&self, layer: usize) -> Option<usize> {
-        let slides = match &self.layer_types {
-            Some(types) => types.get(layer).is_some_and(|kind| kind == SLIDING),
-            None => layer >= self.max_window_layers,
-        };
+        let slides = self.layer_types.slides(layer, layer >= self.max_window_layers);
         self.sliding_window.filter(|_| self.use_sliding_window && slides)
     }
 }

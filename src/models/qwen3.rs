@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::decoder::{Decoder, Design};
+use super::decoder::{Decoder, Design, HeadNorms};
 use super::qwen2::Windows;
 use super::{Architecture, Config};
 use crate::error::Result;
@@ -76,8 +76,8 @@ fn design(config: &Config) -> Result<Design> {
         tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: attention_bias,
         output_bias: attention_bias,
-        mlp_bias: Bias::Without,
-        head_norms: true,
+        head_norms: HeadNorms::Each,
         window: Box::new(move |layer| windows.of(layer)),
+        ..Design::default()
     })
 }

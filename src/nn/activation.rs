@@ -21,6 +21,9 @@ const NAMES: &[(&str, Kernel)] = &[
 ];
 
 impl Activation {
+    /// GELU by its tanh approximation.
+    pub const GELU_TANH: Activation = Activation(Kernel::GeluTanh);
+
     /// The function of this name, or `None`.
     pub fn named(name: &str) -> Option<Activation> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, kernel)| Activation(*kernel))

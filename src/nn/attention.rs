@@ -3,34 +3,58 @@
 //! softmax(q · kᵀ · scale) · v, after q and k are normalised and turned where a model has that. On the processor one kernel
 //! does it over the cache's chunks where they lie; the reference gathers them and spells it out in candle's operations.
 
-use candle_core::{D, Storage, Tensor};
+use candle_core::{D, Device, Storage, Tensor};
+use half::bf16;
 
-use super::{Batch, Rope};
+use super::batch::Sequence as Fed;
+use super::{Batch, Bias, Rope};
 use crate::device::Compute;
 use crate::error::Result;
-use crate::kernels::{Attend, HeadNorms, Heads, Kernels, Sequence};
+use crate::kernels::{Alibi, Attend, HeadNorm, HeadNorms, Heads, Kernels, Order, Sequence, Steps};
 use crate::weights::Weights;
 
 /// Attention of one layer.
 pub struct Attention {
     heads: Heads,
+    order: Order,
     window: Option<usize>,
     rope: Option<Rope>,
     norms: Option<Norms>,
+    cap: Option<f32>,
+    slopes: Option<Slopes>,
     compute: Compute,
 }
 
-/// RMS norms of each head's query and key.
+/// Norms of each head's query and key. Weights and biases are (head_dim), or (heads, head_dim).
 struct Norms {
-    query: Vec<f32>,
-    key: Vec<f32>,
+    query: Affine,
+    key: Affine,
     eps: f32,
+}
+
+/// Of a norm's result: factors, and summands, which only a layer norm has.
+struct Affine {
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Biases of scores by distance.
+struct Slopes {
+    slopes: Vec<f32>, // (n_heads)
+    scale: f32,
+    steps: Steps,
 }
 
 impl Attention {
     /// Attention with `n_heads` query heads over `n_kv_heads` key heads.
     pub fn new(heads: Heads, compute: &Compute) -> Attention {
-        Attention { heads, window: None, rope: None, norms: None, compute: compute.clone() }
+        let (order, compute) = (Order::Parts, compute.clone());
+        Attention { heads, order, window: None, rope: None, norms: None, cap: None, slopes: None, compute }
+    }
+
+    /// Rows hold queries, keys and values in another order.
+    pub fn with_order(self, order: Order) -> Attention {
+        Attention { order, ..self }
     }
 
     /// A token sees `window` tokens, itself among them.
@@ -44,14 +68,46 @@ impl Attention {
     }
 
     /// Queries and keys are normalised head by head, with `query.weight` and `key.weight`, (head_dim), before they are
-    /// turned.
-    pub fn with_norms(self, query: &Weights, key: &Weights, eps: f32) -> Result<Attention> {
-        let weight = |of: &Weights| of.at("weight").vector(self.heads.head_dim);
-        let norms = Norms { query: weight(query)?, key: weight(key)?, eps };
+    /// turned. What the file has are weights less `centre`.
+    pub fn with_norms(self, query: &Weights, key: &Weights, eps: f32, centre: f32) -> Result<Attention> {
+        let rms = |of: &Weights| -> Result<Affine> {
+            let mut weight = of.at("weight").vector(self.heads.head_dim)?;
+            weight.iter_mut().for_each(|weight| *weight += centre);
+            Ok(Affine { weight, bias: None })
+        };
+        let norms = Norms { query: rms(query)?, key: rms(key)?, eps };
         Ok(Attention { norms: Some(norms), ..self })
     }
 
-    /// (tokens, queries | keys | values) → (tokens, n_heads · head_dim). Appends keys and values to the caches of `layer`.
+    /// Queries and keys go through layer norms head by head before they are turned: one norm for all heads, with a weight
+    /// of (head_dim), or one for each.
+    pub fn with_layer_norms(self, query: &[Weights], key: &[Weights], bias: Bias, eps: f32) -> Result<Attention> {
+        let layer = |of: &[Weights]| -> Result<Affine> {
+            let (mut weights, mut biases) = (Vec::new(), Vec::new());
+            for of in of {
+                weights.extend(of.at("weight").vector(self.heads.head_dim)?);
+                biases.extend(match bias {
+                    Bias::With => of.at("bias").vector(self.heads.head_dim)?,
+                    Bias::Without => vec![0.0; self.heads.head_dim],
+                });
+            }
+            Ok(Affine { weight: weights, bias: Some(biases) })
+        };
+        let norms = Norms { query: layer(query)?, key: layer(key)?, eps };
+        Ok(Attention { norms: Some(norms), ..self })
+    }
+
+    /// Scores are kept between `-cap` and `cap`, by `cap · tanh(score / cap)`.
+    pub fn with_cap(self, cap: Option<f32>) -> Attention {
+        Attention { cap, ..self }
+    }
+
+    /// A score is lowered by the distance to its key, times the head's slope and `scale`.
+    pub fn with_alibi(self, slopes: Vec<f32>, scale: f32, steps: Steps) -> Attention {
+        Attention { slopes: Some(Slopes { slopes, scale, steps }), ..self }
+    }
+
+    /// (tokens, queries, keys and values) → (tokens, n_heads · head_dim). Appends keys and values to the caches of `layer`.
     pub fn forward(&self, qkv: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         match self.compute.kernels {
             Some(kernels) => self.on_host(kernels, qkv, batch, layer),
@@ -65,41 +121,49 @@ impl Attention {
             return Err(candle_core::Error::msg("attention needs contiguous rows in main memory").into());
         };
         let numbers = &numbers.as_slice::<f32>()?[start..end];
-        let norms = self.norms.as_ref().map(|norms| HeadNorms { query: &norms.query, key: &norms.key, eps: norms.eps });
-        let rotary = self.rope.as_ref().map(Rope::rotary);
-        let attend = Attend { heads: self.heads, window: self.window, rotary, norms };
+        let norms = self.norms.as_ref().map(Norms::view);
+        let alibi = self.slopes.as_ref().map(Slopes::view);
+        let (heads, order, window, cap) = (self.heads, self.order, self.window, self.cap);
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
 
-        let mut sequences = Vec::new();
-        for sequence in batch.sequences() {
-            let (tokens, position) = (sequence.rows.clone(), sequence.cache.len());
-            let chunks = sequence.cache.chunks_for(layer, n_kv_heads, head_dim, tokens.len());
-            sequences.push(Sequence { chunks, tokens, position });
-        }
         let tokens = layout.dims()[0];
         let mut out = vec![0.0; tokens * n_heads * head_dim];
-        kernels.attend(&self.compute.pool, &attend, &mut sequences, numbers, &mut out);
+        let (mut rest, mut qkv_rest) = (out.as_mut_slice(), numbers);
+        // Almost always all sequences are turned alike, and this is one call.
+        for alike in batch.sequences().chunk_by_mut(|a, b| self.turns_alike(a, b)) {
+            let rotary = self.rope.as_ref().map(|rope| rope.of(alike[0].goal()));
+            let attend = Attend { heads, order, window, rotary, norms, cap, alibi };
+            let first = alike[0].rows.start;
+            let mut sequences = Vec::new();
+            for sequence in alike {
+                let tokens = sequence.rows.start - first..sequence.rows.end - first;
+                let position = sequence.cache.len();
+                let chunks = sequence.cache.chunks_for(layer, n_kv_heads, head_dim, tokens.len());
+                sequences.push(Sequence { chunks, tokens, position });
+            }
+            let tokens = sequences.last().map_or(0, |sequence| sequence.tokens.end);
+            let (qkv, qkv_later) = qkv_rest.split_at(tokens * (n_heads + 2 * n_kv_heads) * head_dim);
+            let (out, later) = rest.split_at_mut(tokens * n_heads * head_dim);
+            (rest, qkv_rest) = (later, qkv_later);
+            kernels.attend(&self.compute.pool, &attend, &mut sequences, qkv, out);
+        }
         Ok(Tensor::from_vec(out, (tokens, n_heads * head_dim), qkv.device())?)
+    }
+
+    /// Whether one rotation serves both sequences.
+    fn turns_alike(&self, a: &Fed, b: &Fed) -> bool {
+        self.rope.as_ref().is_none_or(|rope| std::ptr::eq(rope.of(a.goal()), rope.of(b.goal())))
     }
 
     fn spelled_out(&self, qkv: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
         let device = qkv.device();
-        let part = |first: usize, heads: usize| -> Result<Tensor> {
-            let part = qkv.narrow(1, first * head_dim, heads * head_dim)?;
-            Ok(part.reshape((qkv.dim(0)?, heads, head_dim))?)
-        };
-        let (mut q, mut k, v) =
-            (part(0, n_heads)?, part(n_heads, n_kv_heads)?, part(n_heads + n_kv_heads, n_kv_heads)?);
+        let (mut q, mut k, v) = self.split(qkv)?;
         if let Some(norms) = &self.norms {
-            let norm = |x: &Tensor, weight: &[f32]| -> Result<Tensor> {
-                let root = ((x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(norms.eps))?).sqrt()?;
-                Ok(x.broadcast_div(&root)?.broadcast_mul(&Tensor::new(weight, device)?)?)
-            };
-            (q, k) = (norm(&q, &norms.query)?, norm(&k, &norms.key)?);
+            (q, k) = (norms.query.spelled_out(&q, norms.eps)?, norms.key.spelled_out(&k, norms.eps)?);
         }
         if let Some(rope) = &self.rope {
-            (q, k) = (rope.spelled_out(&q, batch.positions())?, rope.spelled_out(&k, batch.positions())?);
+            (q, k) = (rope.spelled_out(&q, batch)?, rope.spelled_out(&k, batch)?);
         }
         let (keys, values) = (k.flatten_all()?.to_vec1::<f32>()?, v.flatten_all()?.to_vec1::<f32>()?);
         let width = n_kv_heads * head_dim;
@@ -119,7 +183,13 @@ impl Attention {
             let (keys, values) = sequence.cache.read(layer, total);
             let (keys, values) = (gathered(keys)?, gathered(values)?);
             let q = q.narrow(0, sequence.rows.start, rows)?.transpose(0, 1)?.contiguous()?;
-            let scores = (q.matmul(&keys.t()?.contiguous()?)? * f64::from(scale))?; // (n_heads, rows, total)
+            let mut scores = (q.matmul(&keys.t()?.contiguous()?)? * f64::from(scale))?; // (n_heads, rows, total)
+            if let Some(cap) = self.cap {
+                scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
+            }
+            if let Some(slopes) = &self.slopes {
+                scores = scores.broadcast_add(&slopes.spelled_out(total, device)?)?;
+            }
             let window = self.window.unwrap_or(usize::MAX);
             let mask: Vec<f32> = (past..total)
                 .flat_map(|token| (0..total).map(move |key| key <= token && token - key < window))
@@ -131,14 +201,73 @@ impl Attention {
         }
         Ok(Tensor::cat(&outputs, 0)?)
     }
+
+    /// Queries, keys and values, each (tokens, heads, head_dim).
+    fn split(&self, qkv: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
+        // (tokens, groups, heads of a group, head_dim)
+        let (groups, queries, others) = match self.order {
+            Order::Parts => (1, n_heads, n_kv_heads),
+            Order::Groups => (n_kv_heads, n_heads / n_kv_heads, 1),
+        };
+        let rows = qkv.reshape((qkv.dim(0)?, groups, queries + 2 * others, head_dim))?;
+        let part = |first: usize, count: usize| -> Result<Tensor> {
+            Ok(rows.narrow(2, first, count)?.contiguous()?.flatten(1, 2)?)
+        };
+        Ok((part(0, queries)?, part(queries, others)?, part(queries + others, others)?))
+    }
+}
+
+impl Norms {
+    fn view(&self) -> HeadNorms<'_> {
+        HeadNorms { query: self.query.view(self.eps), key: self.key.view(self.eps) }
+    }
+}
+
+impl Affine {
+    fn view(&self, eps: f32) -> HeadNorm<'_> {
+        match &self.bias {
+            Some(bias) => HeadNorm::Layer { weight: &self.weight, bias, eps },
+            None => HeadNorm::Rms { weight: &self.weight, eps },
+        }
+    }
+
+    /// (tokens, heads, head_dim), normalised by candle's operations.
+    fn spelled_out(&self, x: &Tensor, eps: f32) -> Result<Tensor> {
+        let head_dim = x.dim(D::Minus1)?;
+        let table = |all: &[f32]| Tensor::from_slice(all, (all.len() / head_dim, head_dim), x.device());
+        let x = match &self.bias {
+            Some(_) => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            None => x.clone(),
+        };
+        let root = ((x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?).sqrt()?;
+        let x = x.broadcast_div(&root)?.broadcast_mul(&table(&self.weight)?)?;
+        Ok(match &self.bias {
+            Some(bias) => x.broadcast_add(&table(bias)?)?,
+            None => x,
+        })
+    }
+}
+
+impl Slopes {
+    fn view(&self) -> Alibi<'_> {
+        Alibi { slopes: &self.slopes, scale: self.scale, steps: self.steps }
+    }
+
+    /// Biases of the first `keys` keys, (n_heads, 1, keys). What a query's own would be is the same for all of them and falls
+    /// out of the softmax.
+    fn spelled_out(&self, keys: usize, device: &Device) -> Result<Tensor> {
+        let narrow = |x: f32| if self.steps == Steps::Bf16 { bf16::from_f32(x).to_f32() } else { x };
+        let bias = |slope: &f32, key: usize| self.scale * narrow(narrow(*slope) * narrow(key as f32));
+        let all: Vec<f32> = self.slopes.iter().flat_map(|slope| (0..keys).map(move |key| bias(slope, key))).collect();
+        Ok(Tensor::from_vec(all, (self.slopes.len(), 1, keys), device)?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
     use std::sync::Arc;
-
-    use candle_core::Device;
 
     use super::*;
     use crate::kernels::{self, CacheType, Pairing, Pool};
@@ -158,17 +287,30 @@ mod tests {
             let frequencies = (0..pairs).map(|i| 100f32.powf(-f32::from(i) / f32::from(pairs))).collect();
             Rope::new(frequencies, pairing, 1.0, 300)
         };
-        let weight = |offset: u8| (0..24).map(|i| f32::from((i * 7 + offset) % 11) / 5.0 - 1.0).collect();
-        let norms = Norms { query: weight(1), key: weight(5), eps: 1e-5 };
+        let weight = |len: usize, offset: usize| (0..len).map(|i| ((i * 7 + offset) % 11) as f32 / 5.0 - 1.0).collect();
+        let rms = |len, offset| Affine { weight: weight(len, offset), bias: None };
+        let affine = |len, offset| Affine { weight: weight(len, offset), bias: Some(weight(len, offset + 2)) };
+        let normed = |query, key, attention| Attention { norms: Some(Norms { query, key, eps: 1e-5 }), ..attention };
+        let slopes = |steps| (vec![0.3, 0.07, 0.01, 0.9], 0.8, steps);
+        let alibi = |attention: Attention, (slopes, scale, steps)| attention.with_alibi(slopes, scale, steps);
         vec![
             ("as in GPT-2", plain(3, 3, 16)),
             ("grouped, with a window", plain(4, 2, 20).with_window(Some(70))),
+            ("capped", plain(4, 2, 16).with_cap(Some(0.7))),
             ("rotary halves", plain(4, 1, 16).with_rope(&rope(Pairing::Halves, 8))),
             ("rotary neighbours, in part", plain(2, 1, 16).with_rope(&rope(Pairing::Neighbours, 5))),
             (
                 "normalised and rotary",
-                Attention { norms: Some(norms), ..plain(2, 2, 24).with_rope(&rope(Pairing::Halves, 12)) },
+                normed(rms(24, 1), rms(24, 5), plain(2, 2, 24).with_rope(&rope(Pairing::Halves, 12))),
             ),
+            ("layer norms", normed(affine(16, 1), affine(16, 5), plain(4, 2, 16))),
+            (
+                "layer norms of each head, in groups",
+                normed(affine(4 * 16, 1), affine(2 * 16, 5), plain(4, 2, 16).with_order(Order::Groups)),
+            ),
+            ("in groups", plain(6, 2, 16).with_order(Order::Groups).with_rope(&rope(Pairing::Halves, 3))),
+            ("by distance", alibi(plain(4, 4, 16).with_order(Order::Groups), slopes(Steps::Exact))),
+            ("by distance, rounded", alibi(plain(4, 2, 16), slopes(Steps::Bf16))),
         ]
     }
 

@@ -32,6 +32,13 @@ pub(super) struct Sequence<'a> {
     pub(super) cache: &'a mut KvCache,
 }
 
+impl Sequence<'_> {
+    /// How long the sequence will be, as far as that is known.
+    pub(super) fn goal(&self) -> usize {
+        self.cache.goal().max(self.cache.len() + self.rows.len())
+    }
+}
+
 impl<'a> Batch<'a> {
     /// Adds the tokens that follow what `cache` holds.
     pub fn push(&mut self, tokens: &[u32], cache: &'a mut KvCache, rows: Rows) {

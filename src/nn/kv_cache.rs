@@ -13,17 +13,34 @@ pub struct KvCache {
     layers: Vec<Vec<Arc<Chunk>>>,
     kind: CacheType,
     length: usize,
+    goal: usize,
 }
 
 impl KvCache {
     /// An empty cache for `layers` layers.
     pub fn new(layers: usize, kind: CacheType) -> KvCache {
-        KvCache { layers: vec![Vec::new(); layers], kind, length: 0 }
+        KvCache { layers: vec![Vec::new(); layers], kind, length: 0, goal: 0 }
     }
 
     /// Tokens whose keys and values all layers hold.
     pub fn len(&self) -> usize {
         self.length
+    }
+
+    /// How long the sequence was said to become.
+    pub fn goal(&self) -> usize {
+        self.goal
+    }
+
+    /// Says how long the sequence will be when what is fed now is through: a prompt's length before its first chunk. Models
+    /// with two sets of rotary frequencies choose by it, so the rows that are here already must not be on the other side of
+    /// the border (`border` in the model's shape): such a cache is emptied, and its sequence is read again.
+    pub fn set_goal(&mut self, tokens: usize, border: Option<usize>) {
+        let is_long = |tokens: usize| border.is_some_and(|border| tokens > border);
+        if is_long(tokens) != is_long(self.goal) {
+            self.truncate(0);
+        }
+        self.goal = tokens;
     }
 
     /// Forgets all tokens from `length` on.
@@ -44,9 +61,10 @@ impl KvCache {
         &self.layers
     }
 
-    /// A cache of `length` tokens out of the chunks of each layer, as [`KvCache::layers`] gave them.
-    pub fn from_layers(layers: Vec<Vec<Arc<Chunk>>>, kind: CacheType, length: usize) -> KvCache {
-        KvCache { layers, kind, length }
+    /// A cache of `length` tokens out of the chunks of each layer, as [`KvCache::layers`] gave them, and with the goal that it
+    /// had.
+    pub fn from_layers(layers: Vec<Vec<Arc<Chunk>>>, kind: CacheType, length: usize, goal: usize) -> KvCache {
+        KvCache { layers, kind, length, goal }
     }
 
     /// Whether another cache holds the same bits for a token that both have.

@@ -5,7 +5,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Shape, Tensor};
 
-use super::{Activation, Embedding, Norm};
+use super::{Activation, Embedding, Norm, numbers};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::kernels::{self, Kernels, Layout, Matrix, Part};
@@ -78,6 +78,26 @@ impl Linear {
         let (inputs, outputs) = (embedding.dim(), embedding.rows());
         let stored = embedding.stored().clone();
         Linear::new(vec![HostPart { stored, layout: Layout::OutIn, bias: None, inputs, outputs }], compute)
+    }
+
+    /// The same with `name.bias`, of a linear layer that has none.
+    pub fn with_bias(mut self, weights: &Weights) -> Result<Linear> {
+        let outputs = match &self.weight {
+            Weight::Host { parts, .. } => parts.iter().map(|part| part.outputs).sum(),
+            Weight::Candle { matrix, .. } => matrix.dim(1)?,
+        };
+        let numbers = weights.at("bias").vector(outputs)?;
+        match &mut self.weight {
+            Weight::Host { parts, .. } => {
+                let mut rest = numbers.as_slice();
+                for part in parts {
+                    let (own, later) = rest.split_at(part.outputs);
+                    (part.bias, rest) = (Some(own.to_vec()), later);
+                }
+            }
+            Weight::Candle { bias, .. } => *bias = Some(Tensor::new(numbers, &self.compute.device)?),
+        }
+        Ok(self)
     }
 
     fn new(parts: Vec<HostPart>, compute: &Compute) -> Result<Linear> {
@@ -189,14 +209,6 @@ impl Op<'_> {
         let y = self.kernels.linear(&self.compute.pool, self.parts, self.before, x, residual);
         let outputs = y.len().checked_div(rows).unwrap_or(0);
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
-    }
-}
-
-/// What a tensor's layout says of its storage, if that lies in one piece.
-fn numbers<'a>(storage: &'a CpuStorage, layout: &candle_core::Layout) -> candle_core::Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("a linear layer needs contiguous rows"),
     }
 }
 

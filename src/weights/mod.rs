@@ -186,6 +186,11 @@ impl Weights {
         self.checkpoint.mix.as_ref().is_some_and(Mix::is_tied)
     }
 
+    /// Whether a layer holds a head that is not the embedding.
+    pub fn holds_head(&self) -> bool {
+        self.held().keys().any(|name| quant::is_head(name))
+    }
+
     /// Whether this is a head that repeats the embedding, which is quantised.
     fn is_table_again(&self) -> bool {
         self.is_tied() && quant::is_head(&self.path) && self.held().keys().any(|name| quant::is_embedding(name))
@@ -255,7 +260,7 @@ impl Weights {
         let held = self.held();
         let numbers = |held: &Held| held.shape.iter().product::<usize>();
         let left = held.iter().filter(|(name, held)| {
-            held.shape.len() == 2 && matches!(held.kind, Kind::Dense(_)) && !quant::is_positions(name)
+            held.shape.len() == 2 && matches!(held.kind, Kind::Dense(_)) && !quant::is_kept(name)
         });
         let left: usize = left.map(|(_, held)| numbers(held)).sum();
         let all: usize = held.values().map(numbers).sum();
@@ -268,7 +273,7 @@ impl Weights {
         })
     }
 
-    /// Declares that a tensor may be left unread, such as a mask that older checkpoints store.
+    /// Declares that a tensor, or all below this place, may be left unread, such as a mask that older checkpoints store.
     pub fn ignore(&self) {
         let mut ignored = self.checkpoint.ignored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ignored.insert(self.path.clone());
@@ -278,7 +283,11 @@ impl Weights {
     pub fn unused(&self) -> Vec<String> {
         let used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let ignored = self.checkpoint.ignored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let unknown = |name: &&String| !used.contains(*name) && !ignored.contains(*name);
+        let is_ignored = |name: &str| {
+            let places = name.match_indices('.').map(|(end, _)| &name[..end]);
+            places.chain([name]).any(|place| ignored.contains(place))
+        };
+        let unknown = |name: &&String| !used.contains(*name) && !is_ignored(name);
         let mut names: Vec<String> = self.checkpoint.tensors.keys().filter(unknown).cloned().collect();
         names.sort();
         names

@@ -119,10 +119,14 @@ enum Role {
     Head,
     /// The values of attention, alone or with queries and keys in one matrix.
     Values,
+    /// The keys of attention.
+    Keys,
     /// The way out of attention.
     AttentionOutput,
-    /// The way out of a feed-forward block.
+    /// The way out of a feed-forward block, or of one of its experts.
     Down,
+    /// What chooses experts: small, and a choice is right or wrong, so it stays as stored.
+    Router,
     /// Any other.
     Other,
 }
@@ -133,11 +137,16 @@ const ROLES: &[(Role, &[&str])] = &[
     (Role::Positions, &["wpe", "embed_positions", "position_embeddings"]),
     (Role::Head, &["lm_head", "embed_out"]),
     (Role::Values, &["v_proj", "c_attn", "qkv_proj", "query_key_value", "wv"]),
-    (Role::AttentionOutput, &["o_proj", "attn.c_proj", "attention.dense", "wo"]),
-    (Role::Down, &["down_proj", "mlp.c_proj", "dense_4h_to_h", "w2", "fc2"]),
+    (Role::Keys, &["k_proj", "wk"]),
+    (Role::Router, &["mlp.gate", "block_sparse_moe.gate"]),
+    (
+        Role::AttentionOutput,
+        &["o_proj", "out_proj", "attn.c_proj", "attention.dense", "self_attention.dense", "self_attn.dense", "wo"],
+    ),
+    (Role::Down, &["down_proj", "mlp.c_proj", "dense_4h_to_h", "fc_out", "w2", "fc2"]),
 ];
 
-/// Layers whose weights are stored (inputs, outputs): GPT-2's `Conv1D`.
+/// Layers whose weights GPT-2 stores (inputs, outputs), as `Conv1D`; others that have such names do not.
 #[cfg(any(test, feature = "cli"))]
 const TRANSPOSED: &[&str] = &["c_attn", "c_proj", "c_fc"];
 
@@ -161,6 +170,11 @@ fn number_of(name: &str) -> Option<usize> {
     layer_of(name).find_map(|part| part.parse().ok())
 }
 
+/// The number of the expert that a tensor belongs to, if it does to one.
+fn expert_of(name: &str) -> Option<usize> {
+    layer_of(name).skip_while(|part| *part != "experts").nth(1)?.parse().ok()
+}
+
 /// Whether a name is the head's.
 pub(super) fn is_head(name: &str) -> bool {
     role_of(name) == Role::Head
@@ -171,9 +185,9 @@ pub(super) fn is_embedding(name: &str) -> bool {
     role_of(name) == Role::Embedding
 }
 
-/// Whether a name is that of learnt positions.
-pub(super) fn is_positions(name: &str) -> bool {
-    role_of(name) == Role::Positions
+/// Whether a matrix stays as stored: learnt positions and routers.
+pub(super) fn is_kept(name: &str) -> bool {
+    matches!(role_of(name), Role::Positions | Role::Router)
 }
 
 /// A mixture for one model.
@@ -186,12 +200,30 @@ pub struct Mix {
     group: usize,
     /// Whether head and embedding are one matrix, which then counts as the head.
     tied: bool,
+    /// Experts of a layer; 0 where it has none.
+    experts: usize,
+    /// Whether some matrices are stored (inputs, outputs), which GPT-2's are.
+    #[cfg(any(test, feature = "cli"))]
+    is_gpt2: bool,
 }
 
 impl Mix {
     /// The mixture for a model of so many layers, `group` query heads for each head of values.
     pub fn new(quant: Quant, layers: usize, group: usize, tied: bool) -> Mix {
-        Mix { quant, layers, group: group.max(1), tied }
+        Mix {
+            quant,
+            layers,
+            group: group.max(1),
+            tied,
+            experts: 0,
+            #[cfg(any(test, feature = "cli"))]
+            is_gpt2: false,
+        }
+    }
+
+    /// The mixture for a model with so many experts in a layer.
+    pub fn with_experts(self, experts: usize) -> Mix {
+        Mix { experts, ..self }
     }
 
     /// The mixture for a model with these tensors. The head may be stored twice, which names do not tell: `tied`.
@@ -203,7 +235,12 @@ impl Mix {
             found.find_map(|(_, shape)| shape.first().copied())
         };
         let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
-        Mix::new(quant, layers, group, tied || !has_head)
+        let experts = tensors.clone().filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
+        Mix {
+            #[cfg(any(test, feature = "cli"))]
+            is_gpt2: tensors.clone().any(|(name, _)| layer_of(name).next_back() == Some("c_attn")),
+            ..Mix::new(quant, layers, group, tied || !has_head).with_experts(experts)
+        }
     }
 
     /// Its name.
@@ -220,7 +257,7 @@ impl Mix {
     pub fn format(&self, name: &str, inputs: usize) -> Option<Format> {
         let role = role_of(name);
         let wanted = match role {
-            Role::Positions => return None,
+            Role::Positions | Role::Router => return None,
             Role::Head => self.head(inputs),
             Role::Embedding if self.tied => self.head(inputs),
             Role::Embedding if self.quant == Quant::Mxfp4 => Format::Q8_0,
@@ -244,7 +281,7 @@ impl Mix {
     #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
-        let is_transposed = layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
+        let is_transposed = self.is_gpt2 && layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
         self.format(name, if is_transposed { first } else { second })
     }
 
@@ -259,6 +296,15 @@ impl Mix {
 
     fn of_layer(&self, role: Role, layer: usize) -> Format {
         let layers = self.layers;
+        // Beside eight experts attention is small.
+        match (role, self.quant) {
+            _ if self.experts != 8 => {}
+            (Role::Values | Role::Keys, _) => return Format::Q8_0,
+            (Role::AttentionOutput, Quant::Q4KM | Quant::Q4KS | Quant::Iq4Nl | Quant::Q3KM | Quant::Q2K) => {
+                return Format::Q5K;
+            }
+            _ => {}
+        }
         // The first and the last eighth, and every third layer between them.
         let gets_more = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
         match (self.quant, role) {
@@ -408,6 +454,104 @@ mod tests {
         );
         check(Quant::Q2K, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q4_k q4_k"), ("embed_tokens", "q2_k")]);
         check(Quant::Iq4Nl, &llama(2, 4608, (32, 8), IsTied::No), &[("v_proj", "q5_k q5_k")]);
+    }
+
+    /// Names of other architectures: what each matrix gets in the first layer, which is among those that get more.
+    #[test]
+    fn names_of_every_architecture_have_their_roles() {
+        let check = |head: &str, table: &str, matrices: &[(&str, [usize; 2], &str)]| {
+            let mut tensors =
+                vec![(format!("{table}.weight"), vec![1000, 512]), (format!("{head}.weight"), vec![1000, 512])];
+            for layer in 0..8 {
+                let named =
+                    matrices.iter().map(|(name, shape, _)| (format!("h.{layer}.{name}.weight"), shape.to_vec()));
+                tensors.extend(named);
+            }
+            let mix = Mix::of(Quant::Q2K, tensors.iter().map(|(name, shape)| (name.as_str(), &shape[..])), false);
+            let format = |name: &str, shape: &[usize]| mix.of_tensor(name, shape).map_or("-", Format::name);
+            assert_eq!(format(&tensors[0].0, &tensors[0].1), "q2_k", "{table}");
+            assert_eq!(format(&tensors[1].0, &tensors[1].1), "q6_k", "{head}");
+            for (name, shape, expected) in matrices {
+                assert_eq!(format(&format!("h.0.{name}.weight"), shape), *expected, "{name}");
+            }
+        };
+        let fused = |attention: &str| {
+            check(
+                "embed_out",
+                "gpt_neox.embed_in",
+                &[
+                    (&format!("{attention}.query_key_value"), [1536, 512], "q3_k"),
+                    (&format!("{attention}.dense"), [512, 512], "q3_k"),
+                    ("mlp.dense_h_to_4h", [2048, 512], "q2_k"),
+                    ("mlp.dense_4h_to_h", [512, 2048], "q3_k"),
+                ],
+            );
+        };
+        fused("attention");
+        fused("self_attention");
+        let apart = |output: &str, up: &str, down: &str| {
+            let matrices = [
+                ("attn.q_proj", [512, 512], "q2_k"),
+                ("attn.v_proj", [512, 512], "q3_k"),
+                (output, [512, 512], "q3_k"),
+                (up, [768, 512], "q2_k"),
+                (down, [512, 768], "q3_k"),
+            ];
+            check("lm_head", "transformer.wte", &matrices);
+        };
+        apart("attn.out_proj", "mlp.fc_in", "mlp.fc_out"); // GPT-J
+        apart("attn.attention.out_proj", "mlp.c_fc", "mlp.c_proj"); // GPT-Neo
+        apart("self_attn.out_proj", "fc1", "fc2"); // OPT
+        apart("self_attn.dense", "mlp.fc1", "mlp.fc2"); // Phi
+        apart("self_attn.o_proj", "mlp.c_fc", "mlp.c_proj"); // StarCoder2
+        // Rows of GPT-Neo's `c_proj` are its inputs, though GPT-2's are its outputs.
+        let tensors = [("h.0.attn.attention.v_proj.weight", vec![512, 512]), ("h.0.mlp.c_proj.weight", vec![512, 800])];
+        let mix = Mix::of(Quant::Q2K, tensors.iter().map(|(name, shape)| (*name, &shape[..])), false);
+        assert_eq!(mix.of_tensor(tensors[1].0, &tensors[1].1), Some(Format::Q4_0));
+    }
+
+    /// As the reference's source has it: attention of eight experts gets more, routers stay, a token's experts are one layer's.
+    #[test]
+    fn experts_are_quantised_and_routers_are_not() {
+        let tensors = |experts: usize| {
+            let mut tensors = llama(8, 4608, (32, 8), IsTied::No);
+            tensors.retain(|(name, _)| !name.contains(".mlp."));
+            for layer in 0..8 {
+                let block = format!("model.layers.{layer}.block_sparse_moe");
+                tensors.push((format!("{block}.gate.weight"), vec![experts, 4608]));
+                for expert in 0..experts {
+                    let names = [("w1", [9216, 4608]), ("w2", [4608, 9216]), ("w3", [9216, 4608])];
+                    tensors.extend(
+                        names.map(|(name, shape)| (format!("{block}.experts.{expert}.{name}.weight"), shape.to_vec())),
+                    );
+                }
+            }
+            tensors
+        };
+        check(
+            Quant::Q4KM,
+            &tensors(8),
+            &[
+                ("block_sparse_moe.gate", "- - - - - - - -"),
+                ("v_proj", &["q8_0"; 8].join(" ")),
+                ("k_proj", &["q8_0"; 8].join(" ")),
+                ("q_proj", &["q4_k"; 8].join(" ")),
+                ("o_proj", &["q5_k"; 8].join(" ")),
+                ("experts.7.w1", &["q4_k"; 8].join(" ")),
+                ("experts.7.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
+                ("experts.0.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
+            ],
+        );
+        check(
+            Quant::Q4KM,
+            &tensors(16),
+            &[
+                ("k_proj", &["q4_k"; 8].join(" ")),
+                ("o_proj", &["q4_k"; 8].join(" ")),
+                ("block_sparse_moe.gate", "- - - - - - - -"),
+            ],
+        );
+        check(Quant::Q6K, &tensors(8), &[("k_proj", &["q8_0"; 8].join(" ")), ("o_proj", &["q6_k"; 8].join(" "))]);
     }
 
     /// SmolLM2's widths, 576 and 1536: not whole blocks of 256, and whole ones.

@@ -3,7 +3,7 @@
 /// Names of tables of which a token needs a row: positions, and the vocabulary's where the head has weights of its own.
 pub fn gathered<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
     const POSITIONS: [&str; 3] = ["wpe", "embed_positions", "position_embeddings"];
-    const VOCABULARY: [&str; 4] = ["wte", "embed_tokens", "embed_in", "tok_embeddings"];
+    const VOCABULARY: [&str; 5] = ["wte", "embed_tokens", "embed_in", "tok_embeddings", "word_embeddings"];
     const HEADS: [&str; 3] = ["lm_head", "embed_out", "output"];
     let is_of = |name: &str, layers: &[&str]| {
         let layer = name.strip_suffix(".weight").map(|layer| layer.rsplit('.').next().unwrap_or(layer));

@@ -59,11 +59,16 @@ fn a_damaged_config_of_llama_is_told_with_what_was_expected() {
             ),
             ("no theta", |f| set(f, "rope_theta", json!(0)), &["`rope_theta`", "found 0"]),
             (
-                "dynamic scaling",
-                |f| rope(f, json!({ "type": "dynamic", "factor": 2 })),
-                &["`dynamic`", "not supported"],
+                "scaling of another kind",
+                |f| rope(f, json!({ "type": "mrope", "factor": 2 })),
+                &["`mrope`", "not supported", "longrope"],
             ),
-            ("YaRN", |f| rope(f, json!({ "rope_type": "yarn", "factor": 2 })), &["`yarn`", "llama3"]),
+            ("YaRN of nothing", |f| rope(f, json!({ "rope_type": "yarn", "factor": 0 })), &["`factor`", "found 0"]),
+            (
+                "LongRoPE of too few",
+                |f| rope(f, json!({ "rope_type": "longrope", "short_factor": [1], "long_factor": [1] })),
+                &["4 numbers in `long_factor`", "found 1"],
+            ),
             ("scaling by nothing", |f| rope(f, json!({ "type": "linear" })), &["`factor`", "found none"]),
             ("scaling as a word", |f| rope(f, json!("linear")), &["`rope_scaling`", "linear"]),
             ("an unknown field", |f| rope(f, json!({ "type": "default", "x": 1 })), &["`x`", "`rope_scaling`"]),
@@ -99,7 +104,7 @@ fn windows_that_cannot_be_are_told() {
             (
                 "kinds without a window",
                 |f| set(f, "use_sliding_window", json!(false)),
-                &["`sliding_attention`", "`use_sliding_window`"],
+                &["`sliding_attention`", "`sliding_window`"],
             ),
             ("a window of nothing", |f| set(f, "sliding_window", json!(0)), &["`sliding_window`", "found 0"]),
             (
@@ -109,4 +114,80 @@ fn windows_that_cannot_be_are_told() {
             ),
         ],
     );
+}
+
+#[test]
+fn what_the_relatives_of_llama_do_not_do_is_refused_by_name() {
+    let absent = json!(null);
+    let cases: &[(&str, &str, Value, &[&str])] = &[
+        ("gemma/base", "use_bidirectional_attention", json!(true), &["`use_bidirectional_attention`"]),
+        ("gemma/base", "hidden_act", json!("foo"), &["`hidden_act`", "foo"]),
+        ("gemma/base", "attention_bias", json!(true), &["q_proj.bias", "missing"]),
+        ("gemma2/base", "use_bidirectional_attention", json!(true), &["`use_bidirectional_attention`"]),
+        ("gemma2/base", "attn_logit_softcapping", json!(0), &["`attn_logit_softcapping`", "found 0"]),
+        ("gemma2/base", "final_logit_softcapping", json!(-1), &["`final_logit_softcapping`", "-1"]),
+        ("gemma2/base", "query_pre_attn_scalar", json!(0), &["`query_pre_attn_scalar`", "found 0"]),
+        ("gemma2/base", "sliding_window", json!(0), &["`sliding_window`", "found 0"]),
+        ("gemma2/base", "layer_types", json!(["full_attention"]), &["3 `layer_types`", "found 1"]),
+        ("gemma2/types", "sliding_window", absent.clone(), &["`sliding_attention`", "`sliding_window`"]),
+        ("gemma3_text/base", "use_bidirectional_attention", json!(true), &["`use_bidirectional_attention`"]),
+        ("gemma3_text/base", "attn_logit_softcapping", json!(50), &["`attn_logit_softcapping`"]),
+        ("gemma3_text/base", "sliding_window_pattern", json!(0), &["`sliding_window_pattern`", "found 0"]),
+        ("gemma3_text/base", "rope_scaling", json!("linear"), &["`rope_scaling`", "linear"]),
+        ("gemma3_text/base", "rope_local_base_freq", json!(0), &["`rope_theta`", "found 0"]),
+        ("gemma3_text/base", "rope_parameters", json!({ "rope_theta": 5 }), &["`rope_parameters`", "kind of layer"]),
+        ("gemma3/base", "text_config", json!(7), &["`text_config`", "found 7"]),
+        ("phi3/base", "attention_bias", json!(true), &["`attention_bias`", "phi3"]),
+        ("phi3/base", "mlp_bias", json!(true), &["`mlp_bias`", "phi3"]),
+        ("phi3/base", "lm_head_bias", json!(true), &["`lm_head_bias`", "phi3"]),
+        ("phi3/base", "rope_scaling", json!({ "type": "linear", "factor": 2 }), &["`linear`", "longrope"]),
+        ("phi3/base", "partial_rotary_factor", json!(0), &["`partial_rotary_factor`", "found 0"]),
+        ("phi3/base", "partial_rotary_factor", json!(0.8), &["`partial_rotary_factor`", "3 of 4"]),
+        ("phi3/base", "sliding_window", json!(0), &["`sliding_window`", "found 0"]),
+        ("phi3/long", "partial_rotary_factor", json!(1), &["4 numbers in `long_factor`", "found 3"]),
+        ("olmo2/base", "clip_qkv", json!(8), &["`clip_qkv`", "olmo2"]),
+        ("granite/base", "embedding_multiplier", json!(0), &["`embedding_multiplier`", "found 0"]),
+        ("granite/base", "attention_multiplier", json!(-1), &["`attention_multiplier`", "-1"]),
+        ("granite/base", "residual_multiplier", json!(0), &["`residual_multiplier`", "found 0"]),
+        ("granite/base", "logits_scaling", json!(0), &["`logits_scaling`", "found 0"]),
+        ("smollm3/base", "no_rope_layer_interval", json!(0), &["`no_rope_layer_interval`", "found 0"]),
+        ("smollm3/window", "no_rope_layers", json!([0, 1]), &["3 `no_rope_layers`", "found 2"]),
+        ("smollm3/types", "use_sliding_window", json!(false), &["`sliding_attention`", "`sliding_window`"]),
+        ("mixtral/base", "num_experts_per_tok", json!(6), &["`num_experts_per_tok`", "1 to 5", "found 6"]),
+        ("mixtral/base", "num_local_experts", json!(0), &["`num_local_experts`", "found 0"]),
+        ("mixtral/base", "num_local_experts", json!(6), &["experts.5.w1.weight", "missing"]),
+        ("mixtral/window", "sliding_window", json!(0), &["`sliding_window`", "found 0"]),
+        ("qwen3_moe/base", "decoder_sparse_step", json!(0), &["`decoder_sparse_step`", "found 0"]),
+        ("qwen3_moe/base", "moe_intermediate_size", json!(0), &["`moe_intermediate_size`", "found 0"]),
+        ("qwen3_moe/base", "mlp_only_layers", json!([0, 1]), &["layers.1.mlp.gate_proj.weight", "missing"]),
+        ("qwen3_moe/window", "sliding_window", json!(0), &["`sliding_window`", "found 0"]),
+    ];
+    for (model, key, value, words) in cases {
+        let folder = crate::support::copy_of(&crate::support::fixture(model));
+        crate::support::write_tokenizer(folder.path());
+        set(folder.path(), key, value.clone());
+        let error = fireside::Engine::load(&crate::support::name_of(folder.path())).err();
+        let message = error.unwrap_or_else(|| panic!("{model} with `{key}` {value} was loaded")).to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{model} with `{key}` {value}: {message}");
+    }
+}
+
+#[test]
+fn special_tokens_behind_the_vocabulary_are_known_and_refused_in_a_prompt() {
+    let folder = crate::support::copy_of(&crate::support::fixture("gemma3_text/base"));
+    crate::support::write_tokenizer(folder.path());
+    let name = crate::support::name_of(folder.path());
+    let add = |special: bool| {
+        let token = json!([{ "id": 53, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
+                             "normalized": false, "special": special }]);
+        crate::damage::edit_json(folder.path(), "tokenizer.json", |tokenizer| tokenizer["added_tokens"] = token);
+    };
+    add(true);
+    let mut engine = fireside::Engine::load(&name).expect("a model");
+    assert!(engine.logits("abc").is_ok());
+    let error = engine.logits("abc<image>").expect_err("no row of the table").to_string();
+    assert!(error.contains("token 53") && error.contains("below 53"), "{error}");
+    add(false);
+    let error = fireside::Engine::load(&name).expect_err("a token of another model").to_string();
+    assert!(error.contains("vocabulary of 53") && error.contains("token 53"), "{error}");
 }

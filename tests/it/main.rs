@@ -1,6 +1,8 @@
 //! Everything that a user can see, checked against something that this project did not write.
 
 #[cfg(feature = "cli")]
+mod bad_classic;
+#[cfg(feature = "cli")]
 mod bad_config;
 #[cfg(feature = "cli")]
 mod bad_decoder;

@@ -19,6 +19,33 @@ const MODELS: &[&str] = &[
     "gpt2/gelu",
     "gpt2/f16",
     "gpt2/bf16",
+    "gpt_neox/base",
+    "gpt_neox/serial",
+    "gpt_neox/new",
+    "gptj/base",
+    "gptj/switches",
+    "gpt_neo/base",
+    "gpt_neo/long",
+    "opt/base",
+    "opt/norms_last",
+    "opt/bare",
+    "opt/no_final_norm",
+    "bloom/base",
+    "bloom/switches",
+    "bloom/long",
+    "falcon/base",
+    "falcon/groups",
+    "falcon/one_norm",
+    "falcon/alibi",
+    "falcon/heads",
+    "phi/base",
+    "phi/switches",
+    "stablelm/base",
+    "stablelm/biases",
+    "stablelm/parallel",
+    "starcoder2/base",
+    "starcoder2/window",
+    "starcoder2/long",
     "llama/base",
     "llama/old",
     "llama/one_key_head",
@@ -34,6 +61,58 @@ const MODELS: &[&str] = &[
     "qwen2/window",
     "qwen3/base",
     "qwen3/window",
+    "llama/yarn",
+    "mistral/yarn",
+    "qwen3/yarn",
+    "llama/dynamic",
+    "llama/longrope",
+    "gemma/base",
+    "gemma/biases",
+    "gemma2/base",
+    "gemma2/types",
+    "gemma2/long",
+    "gemma3_text/base",
+    "gemma3_text/newer",
+    "gemma3/base",
+    "gemma3/newer",
+    "phi3/base",
+    "phi3/long",
+    "phi3/short",
+    "olmo2/base",
+    "olmo2/biases",
+    "granite/base",
+    "granite/biases",
+    "smollm3/base",
+    "smollm3/window",
+    "smollm3/types",
+    "mixtral/base",
+    "mixtral/window",
+    "qwen3_moe/base",
+    "qwen3_moe/window",
+];
+
+/// Those whose rows could come to depend on more than themselves: by windows, caps, positions or experts.
+const TELLING: &[&str] = &[
+    "gptj/base",
+    "gpt_neo/long",
+    "opt/norms_last",
+    "bloom/long",
+    "falcon/groups",
+    "falcon/alibi",
+    "stablelm/parallel",
+    "llama/yarn",
+    "llama/longrope",
+    "gemma2/base",
+    "gemma2/long",
+    "gemma3_text/newer",
+    "phi3/base",
+    "phi3/long",
+    "phi3/short",
+    "olmo2/base",
+    "granite/base",
+    "smollm3/window",
+    "mixtral/base",
+    "qwen3_moe/base",
 ];
 
 /// A tiny model in a folder of its own, with a tokenizer.
@@ -136,9 +215,8 @@ fn bits(engine: &mut Engine, ids: &[u32]) -> Vec<u32> {
 #[test]
 fn chunks_and_threads_do_not_change_a_bit() {
     let names = ["gpt2/base", "gpt2/odd", "gpt2/f16", "gpt2/bf16", "llama/base", "llama/one_key_head", "llama/long"];
-    for name in
-        names.into_iter().chain(["llama/bf16", "mistral/window", "mistral/long", "qwen2/window", "qwen3/window"])
-    {
+    let others = ["llama/bf16", "mistral/window", "mistral/long", "qwen2/window", "qwen3/window"];
+    for name in names.into_iter().chain(others).chain(TELLING.iter().copied()) {
         let (ids, _) = expected(name);
         let folder = tiny(name);
         let reference = bits(&mut Engine::builder().threads(1).load(&name_of(folder.path())).unwrap(), &ids);
@@ -152,9 +230,36 @@ fn chunks_and_threads_do_not_change_a_bit() {
     }
 }
 
+/// In GGUF files a fused matrix has its queries, keys and values one after the other.
+#[cfg(feature = "cli")]
+#[test]
+fn the_order_of_a_fused_matrix_does_not_change_a_bit() {
+    use crate::damage::{edit_weights, set};
+    for (name, n_heads, n_kv_heads) in [("gpt_neox/base", 3, 3), ("bloom/base", 4, 4), ("falcon/groups", 6, 2)] {
+        let (ids, group) = (expected(name).0, n_heads / n_kv_heads);
+        let folder = tiny(name);
+        let reference = bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids);
+        let queries = (0..n_heads).map(|head| head + 2 * (head / group));
+        let keys = (1..=n_kv_heads).map(|head| head * (group + 2) - 2);
+        let places: Vec<usize> = queries.chain(keys.clone()).chain(keys.map(|key| key + 1)).collect();
+        edit_weights(folder.path(), |tensors| {
+            for tensor in
+                tensors.iter_mut().filter(|(name, _)| name.contains("query_key_value")).map(|(_, tensor)| tensor)
+            {
+                let head = tensor.data.len() / places.len();
+                let parts = places.iter().map(|place| &tensor.data[place * head..][..head]);
+                tensor.data = parts.collect::<Vec<_>>().concat();
+            }
+        });
+        assert_ne!(bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids), reference, "{name}");
+        set(folder.path(), "_qkv_order", json!("parts"));
+        assert_eq!(bits(&mut Engine::load(&name_of(folder.path())).unwrap(), &ids), reference, "{name}");
+    }
+}
+
 #[test]
 fn neighbours_in_a_batch_do_not_change_a_bit() {
-    for name in ["gpt2/base", "llama/llama3", "mistral/window", "qwen3/window"] {
+    for name in ["gpt2/base", "llama/llama3", "mistral/window", "qwen3/window"].iter().chain(TELLING) {
         let folder = tiny(name);
         let mut engine = Engine::load(&name_of(folder.path())).unwrap();
         let vocab = engine.info().vocab_size;
@@ -181,6 +286,54 @@ fn neighbours_in_a_batch_do_not_change_a_bit() {
                 }
             }
         }
+    }
+}
+
+/// The model's positions are turned otherwise behind 48 tokens, so its cache is emptied there and the text read again.
+#[test]
+fn a_text_that_grows_past_the_border_is_as_if_it_had_been_read_at_once() {
+    let folder = tiny("phi3/long");
+    let load =
+        |threads, chunk| Engine::builder().threads(threads).prefill_chunk(chunk).load(&name_of(folder.path())).unwrap();
+    let mut engine = load(1, 256);
+    let vocab = engine.info().vocab_size;
+    let sampling = |new, lookup| Sampling {
+        max_new_tokens: Some(new),
+        ignore_eos: Some(true),
+        top_logprobs: Some(vocab),
+        prompt_lookup_num_tokens: lookup,
+        ..Sampling::greedy()
+    };
+    let run = |engine: &mut Engine, prompt: &[u32], sampling: Sampling| {
+        engine.generate(prompt.to_vec(), sampling).unwrap().completions().unwrap().remove(0)
+    };
+    let prompt = ids_in("phi3/long", "greedy_prompt");
+    let whole = run(&mut engine, &prompt, sampling(48, None));
+    let all: Vec<u32> = prompt.iter().chain(&whole.tokens).copied().collect();
+    assert!(prompt.len() < 47 && all.len() > 50, "the text passes the border");
+    for (step, logprob) in whole.logprobs.iter().enumerate() {
+        let once = run(&mut engine, &all[..prompt.len() + step], sampling(1, None));
+        assert_eq!(once.logprobs.first(), Some(logprob), "after {} tokens", prompt.len() + step);
+    }
+    for (threads, chunk) in [(1, 1), (2, 7), (3, 33), (1, 48)] {
+        let mut engine = load(threads, chunk);
+        for lookup in [None, Some(3)] {
+            let found = run(&mut engine, &prompt, sampling(48, lookup));
+            assert_eq!(found.logprobs, whole.logprobs, "{threads} threads, chunks of {chunk}, lookup {lookup:?}");
+        }
+        // Beside texts that are on either side of it.
+        let prompts = [all[..20].to_vec(), prompt.clone(), all[..60].to_vec(), all[..46].to_vec()];
+        let requests = prompts.iter().map(|prompt| (Prompt::Tokens(prompt.clone()), sampling(20, None)));
+        let together = engine.generate_batch(requests).unwrap().completions().unwrap();
+        for (prompt, together) in prompts.iter().zip(together) {
+            let alone = run(&mut engine, prompt, sampling(20, None));
+            assert_eq!(together.logprobs, alone.logprobs, "{} tokens, chunks of {chunk}", prompt.len());
+        }
+        let beams = |engine: &mut Engine| {
+            let sampling = Sampling { num_beams: Some(3), top_logprobs: Some(2), ..sampling(30, None) };
+            run(engine, &prompt, sampling)
+        };
+        assert_eq!(beams(&mut engine).logprobs, beams(&mut load(1, 256)).logprobs, "beams, chunks of {chunk}");
     }
 }
 

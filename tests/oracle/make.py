@@ -18,6 +18,8 @@ sys.dont_write_bytecode = True
 PARTS = [
     "gpt2",
     "llama",
+    "classic",
+    "rms",
     "tale",
     "greedy",
     "processors",

@@ -298,6 +298,52 @@ ROPES = [
     ),
     ("Mistral 7B v0.3", MistralRotaryEmbedding, dict(model_type="mistral", head_dim=128, rope_theta=1000000.0)),
     ("Qwen3 0.6B", Qwen3RotaryEmbedding, dict(model_type="qwen3", head_dim=128, rope_theta=1000000)),
+    (
+        "Qwen3 8B with YaRN",
+        Qwen3RotaryEmbedding,
+        dict(
+            model_type="qwen3",
+            head_dim=128,
+            max_position_embeddings=40960,
+            rope_theta=1000000,
+            rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+        ),
+    ),
+    (
+        "YaRN with everything said",
+        LlamaRotaryEmbedding,
+        dict(
+            model_type="llama",
+            head_dim=96,
+            max_position_embeddings=65536,
+            rope_theta=10000.0,
+            rope_scaling=dict(
+                rope_type="yarn",
+                factor=16.0,
+                original_max_position_embeddings=4096,
+                beta_fast=20.0,
+                beta_slow=1.5,
+                mscale=0.8,
+                mscale_all_dim=0.5,
+                truncate=False,
+            ),
+        ),
+    ),
+    (
+        "LongRoPE of heads as wide as Phi-3's",
+        LlamaRotaryEmbedding,
+        dict(
+            model_type="llama",
+            head_dim=96,
+            max_position_embeddings=131072,
+            original_max_position_embeddings=4096,
+            rope_scaling=dict(
+                rope_type="longrope",
+                short_factor=[round(1 + i / 40, 3) for i in range(48)],
+                long_factor=[round(1 + i * i / 35, 3) for i in range(48)],
+            ),
+        ),
+    ),
 ]
 POSITIONS = [0, 1, 63, 1000, 4095, 40000, 131071]
 
@@ -307,19 +353,16 @@ def make_ropes() -> None:
     for name, rotary, settings in ROPES:
         config = AutoConfig.for_model(**settings)
         rope = rotary(config)
-        assert rope.attention_scaling == 1.0
-        cos, sin = rope(torch.zeros(1), torch.tensor([POSITIONS]))
+        short_inv_freq = rope.inv_freq.clone()
+        cos, sin = rope(torch.zeros(1), torch.tensor([POSITIONS]))  # the last is behind every original context
+        more = {} if rope.attention_scaling == 1.0 else {"factor": rope.attention_scaling}
+        if rope.rope_type == "longrope":
+            assert not torch.equal(rope.inv_freq, short_inv_freq)
+            more["long_inv_freq"] = shorts(rope.inv_freq)
         half = settings["head_dim"] // 2
         assert torch.equal(cos[..., :half], cos[..., half:]) and torch.equal(sin[..., :half], sin[..., half:])
-        cases.append(
-            {
-                "name": name,
-                "config": settings,
-                "inv_freq": shorts(rope.inv_freq),
-                "cos": shorts(cos[0, :, :half].flatten()),
-                "sin": shorts(sin[0, :, :half].flatten()),
-            }
-        )
+        angles = {"cos": shorts(cos[0, :, :half].flatten()), "sin": shorts(sin[0, :, :half].flatten())}
+        cases.append({"name": name, "config": settings, "inv_freq": shorts(short_inv_freq)} | (more or angles))
     write_json("rope.json", {"positions": POSITIONS}, cases)
 
 

@@ -189,14 +189,17 @@ impl Shape {
             let places = [json, &json["text_config"]];
             places.iter().find_map(|place| names.iter().find_map(|name| place[*name].as_u64()))
         };
-        let heads = field(&["n_head", "num_attention_heads", "n_heads"]);
+        let heads = field(&["n_head", "num_attention_heads", "n_heads", "num_heads"]);
         let kv_heads = field(&["num_key_value_heads", "num_kv_heads", "n_head_kv"]).or(heads);
+        // Falcon's first architecture has one of them, whatever it says of their number.
+        let has_one = json["multi_query"] == true && json["new_decoder_architecture"] != true;
+        let kv_heads = if has_one { Some(1) } else { kv_heads };
         let own_dim = field(&["head_dim"]);
-        let width = field(&["n_embd", "hidden_size", "d_model"]);
+        let width = field(&["n_embd", "hidden_size", "d_model", "n_embed"]);
         let head_dim = own_dim.or_else(|| width?.checked_div(heads?));
         Shape {
-            layers: field(&["n_layer", "num_hidden_layers", "n_layers"]),
-            context: field(&["n_positions", "max_position_embeddings", "n_ctx", "max_seq_len"]),
+            layers: field(&["n_layer", "num_hidden_layers", "n_layers", "num_layers"]),
+            context: field(&["n_positions", "max_position_embeddings", "n_ctx", "max_seq_len", "seq_length"]),
             vocabulary: field(&["vocab_size"]),
             kv_width: kv_heads.zip(head_dim).map(|(heads, dim)| heads.saturating_mul(dim)),
         }
@@ -235,6 +238,14 @@ mod tests {
         let expected = [Some(16), Some(131_072), Some(128_256), Some(512)];
         check(llama.clone(), expected);
         check(json!({ "model_type": "x", "text_config": llama }), expected);
+        check(
+            json!({ "num_hidden_layers": 32, "hidden_size": 4544, "num_attention_heads": 71, "num_kv_heads": 71, "multi_query": true }),
+            [Some(32), None, None, Some(64)],
+        );
+        check(
+            json!({ "num_layers": 12, "num_heads": 12, "hidden_size": 768, "max_position_embeddings": 2048 }),
+            [Some(12), Some(2048), None, Some(768)],
+        );
         check(json!({ "n_head": 0, "n_embd": 768, "n_layer": -1, "vocab_size": "many" }), [None; 4]);
         let hostile = Shape::of(&json!({ "n_layer": u64::MAX, "num_kv_heads": u64::MAX, "head_dim": u64::MAX }));
         for kv in CacheType::ALL {

@@ -7,12 +7,19 @@ use half::f16;
 
 use super::*;
 
+/// Factors, and summands where there are any.
+type Affine = (Vec<f32>, Option<Vec<f32>>);
+
 /// One sequence's layer: what `attend` is told of it, and all rows that are to go through it.
 struct Case {
     heads: Heads,
+    order: Order,
     window: Option<usize>,
     rotary: Option<Rotary>,
-    norms: Option<(Vec<f32>, Vec<f32>)>,
+    /// Weights of queries and keys, with biases where they are layer norms.
+    norms: Option<[Affine; 2]>,
+    alibi: Option<(Vec<f32>, Steps)>,
+    cap: Option<f32>,
     qkv: Vec<f32>,
     tokens: usize,
 }
@@ -24,12 +31,15 @@ impl Case {
         let width = (n_heads + 2 * n_kv_heads) * head_dim;
         // Large enough for weights that differ, and so for maxima that change from tile to tile.
         let qkv = numbers.many(tokens * width).iter().map(|x| x * 2.0).collect();
-        Case { heads, window: None, rotary: None, norms: None, qkv, tokens }
+        let order = Order::Parts;
+        Case { heads, order, window: None, rotary: None, norms: None, alibi: None, cap: None, qkv, tokens }
     }
 
     fn layer(&self) -> Attend<'_> {
-        let norms = self.norms.as_ref().map(|(query, key)| HeadNorms { query, key, eps: 1e-6 });
-        Attend { heads: self.heads, window: self.window, rotary: self.rotary.as_ref(), norms }
+        let norms = self.norms.as_ref().map(|[query, key]| HeadNorms { query: norm(query), key: norm(key) });
+        let alibi = self.alibi.as_ref().map(|(slopes, steps)| Alibi { slopes, scale: 0.7, steps: *steps });
+        let (heads, order, window, rotary) = (self.heads, self.order, self.window, self.rotary.as_ref());
+        Attend { heads, order, window, rotary, norms, cap: self.cap, alibi }
     }
 
     fn width(&self) -> usize {
@@ -74,8 +84,10 @@ impl Case {
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
         let last = self.tokens - 1;
         let (key, value) = cache.chunks[last / CHUNK_ROWS].read(last % CHUNK_ROWS);
-        let mut qkv = self.qkv[last * self.width()..][..n_heads * head_dim].to_vec();
-        qkv.extend(key.iter().chain(&value));
+        let mut qkv = self.qkv[last * self.width()..].to_vec();
+        for (i, number) in key.iter().chain(&value).enumerate() {
+            qkv[self.place(n_heads + i / head_dim) * head_dim + i % head_dim] = *number;
+        }
         let mut out = vec![f32::NAN; n_heads * head_dim];
         assert_eq!(qkv.len(), (n_heads + 2 * n_kv_heads) * head_dim);
         let sequence = Sequence { chunks: &mut wide.chunks, tokens: 0..1, position: last };
@@ -83,18 +95,38 @@ impl Case {
         out
     }
 
+    /// Where a head lies in its row: queries, then keys, then values.
+    fn place(&self, head: usize) -> usize {
+        let Heads { n_heads, n_kv_heads, .. } = self.heads;
+        let group = n_heads / n_kv_heads;
+        let (kind, number) = match head {
+            _ if head < n_heads => return if self.order == Order::Parts { head } else { head + 2 * (head / group) },
+            _ if head < n_heads + n_kv_heads => (0, head - n_heads),
+            _ => (1, head - n_heads - n_kv_heads),
+        };
+        if self.order == Order::Parts { head } else { (number + 1) * group + 2 * number + kind }
+    }
+
     /// A head of a token, normalised and turned.
     fn head(&self, token: usize, head: usize) -> Vec<f64> {
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
-        let from = &self.qkv[token * self.width() + head * head_dim..][..head_dim];
+        let from = &self.qkv[token * self.width() + self.place(head) * head_dim..][..head_dim];
         let mut x: Vec<f64> = from.iter().map(|x| f64::from(*x)).collect();
         if head >= n_heads + n_kv_heads {
             return x;
         }
-        if let Some((query, key)) = &self.norms {
+        if let Some([query, key]) = &self.norms {
+            let ((weight, bias), head) = if head < n_heads { (query, head) } else { (key, head - n_heads) };
+            let first = if weight.len() == head_dim { 0 } else { head * head_dim };
+            if bias.is_some() {
+                let mean = x.iter().sum::<f64>() / head_dim as f64;
+                x.iter_mut().for_each(|x| *x -= mean);
+            }
             let root = (x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64 + 1e-6).sqrt();
-            let weight = if head < n_heads { query } else { key };
-            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= f64::from(*w) / root);
+            for (i, x) in x.iter_mut().enumerate() {
+                let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[first + i]));
+                *x = *x / root * f64::from(weight[first + i]) + bias;
+            }
         }
         if let Some(rotary) = &self.rotary {
             let (cos, sin) = rotary.angles(token);
@@ -110,6 +142,16 @@ impl Case {
         x
     }
 
+    /// What a key's place adds to its scores.
+    fn bias(&self, head: usize, key: usize) -> f64 {
+        let Some((slopes, steps)) = &self.alibi else { return 0.0 };
+        let narrow = |x: f32| if *steps == Steps::Bf16 { half::bf16::from_f32(x).to_f32() } else { x };
+        let (slope, key) = (narrow(slopes[head]), narrow(key as f32));
+        let product =
+            if *steps == Steps::Bf16 { f64::from(narrow(slope * key)) } else { f64::from(slope) * f64::from(key) };
+        product * 0.7f32 as f64
+    }
+
     fn naive(&self) -> Vec<f64> {
         let Heads { n_heads, n_kv_heads, head_dim, scale } = self.heads;
         let group = n_heads / n_kv_heads;
@@ -122,7 +164,9 @@ impl Case {
             for head in 0..n_heads {
                 let q = self.head(token, head);
                 let dot = |key: &[f64]| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale);
-                let scores: Vec<f64> = seen.clone().map(|row| dot(&keys[row][head / group])).collect();
+                let cap = |score: f64| self.cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+                let scores = seen.clone().map(|row| cap(dot(&keys[row][head / group])) + self.bias(head, row));
+                let scores: Vec<f64> = scores.collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                 let mut sums = vec![0.0; head_dim];
@@ -171,6 +215,13 @@ impl Case {
             }
         }
         right
+    }
+}
+
+fn norm((weight, bias): &Affine) -> HeadNorm<'_> {
+    match bias {
+        Some(bias) => HeadNorm::Layer { weight, bias, eps: 1e-6 },
+        None => HeadNorm::Rms { weight, eps: 1e-6 },
     }
 }
 
@@ -238,6 +289,19 @@ fn a_window_hides_what_lies_behind_it() {
 }
 
 #[test]
+fn scores_are_kept_below_their_cap() {
+    // Scores of these numbers reach about 10.
+    for (cap, window) in [(0.5, None), (3.0, Some(70)), (50.0, None)] {
+        let mut case = Case::new(6, 2, 24, 150);
+        let free = case.naive();
+        (case.cap, case.window) = (Some(cap), window);
+        let out = case.check(&format!("a cap of {cap}"));
+        let change = out.iter().zip(&free).map(|(out, free)| (f64::from(*out) - free).abs()).fold(0.0, f64::max);
+        assert!(change > 1e-3, "a cap of {cap} changes numbers by {change}");
+    }
+}
+
+#[test]
 fn queries_and_keys_are_normalised_and_turned() {
     for (pairing, head_dim, pairs) in
         [(Pairing::Halves, 16, 8), (Pairing::Neighbours, 16, 8), (Pairing::Halves, 24, 6), (Pairing::Neighbours, 7, 2)]
@@ -247,10 +311,59 @@ fn queries_and_keys_are_normalised_and_turned() {
             let frequencies = (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect();
             case.rotary = Some(Rotary::new(frequencies, pairing, 1.0, 90));
             let mut numbers = Numbers(head_dim as u64);
-            case.norms = normed.then(|| (numbers.many(head_dim), numbers.many(head_dim)));
+            case.norms = normed.then(|| [(); 2].map(|()| (numbers.many(head_dim), None)));
             case.check(&format!("{pairing:?} of {head_dim} with {pairs} pairs, normed: {normed}"));
         }
     }
+}
+
+#[test]
+fn heads_lie_where_the_order_says() {
+    for (n_heads, n_kv_heads) in [(3, 3), (6, 2), (4, 1)] {
+        let mut case = Case::new(n_heads, n_kv_heads, 16, 90);
+        case.order = Order::Groups;
+        case.check(&format!("{n_heads} over {n_kv_heads} in groups"));
+    }
+}
+
+#[test]
+fn heads_have_layer_norms_of_their_own_or_one_for_all() {
+    for (order, per_head) in [(Order::Parts, false), (Order::Parts, true), (Order::Groups, true)] {
+        let mut case = Case::new(4, 2, 24, 90);
+        let mut numbers = Numbers(5);
+        case.order = order;
+        case.rotary = Some(Rotary::new(vec![1.0, 0.1, 0.01], Pairing::Halves, 1.0, 90));
+        case.norms = Some([4, 2].map(|heads| {
+            let len = if per_head { heads * 24 } else { 24 };
+            (numbers.many(len), Some(numbers.many(len)))
+        }));
+        case.check(&format!("{order:?}, a norm for each head: {per_head}"));
+    }
+}
+
+#[test]
+fn scores_fall_with_the_distance() {
+    for steps in [Steps::Exact, Steps::Bf16] {
+        for (n_heads, n_kv_heads, tokens, window) in
+            [(2, 2, 150, None), (3, 1, 330, None), (4, 2, 150, Some(70)), (8, 8, 70, None)]
+        {
+            let mut case = Case::new(n_heads, n_kv_heads, 24, tokens);
+            let without = case.naive();
+            let slopes = (0..n_heads).map(|head| 0.8f32.powi(1 + 3 * head as i32)).collect();
+            (case.alibi, case.window) = (Some((slopes, steps)), window);
+            let out = case.check(&format!("{n_heads} slopes over {n_kv_heads}, {steps:?}, {tokens} tokens"));
+            let change = out.iter().zip(&without).map(|(out, free)| (f64::from(*out) - free).abs()).fold(0.0, f64::max);
+            assert!(change > 0.1, "slopes change numbers by {change}");
+        }
+    }
+    // Steps are seen: places behind 256 are no longer apart by one.
+    let mut case = Case::new(1, 1, 8, 330);
+    let [exact, rounded] = [Steps::Exact, Steps::Bf16].map(|steps| {
+        case.alibi = Some((vec![0.5], steps));
+        case.run(best(), &pool(1), CacheType::F32, 330)
+    });
+    let apart = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart > 1e-3, "rounding changes numbers by {apart}");
 }
 
 #[test]

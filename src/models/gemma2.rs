@@ -1,0 +1,109 @@
+//! Gemma 2: Gemma with norms around both halves of a block, soft caps on scores and logits, and a window in every other layer.
+//!
+//! Gemma Team 2024, "Gemma 2: Improving Open Language Models at a Practical Size".
+
+use serde::Deserialize;
+
+use super::decoder::{Decoder, Design, Norms};
+use super::layer_types::LayerTypes;
+use super::{Architecture, Config};
+use crate::error::Result;
+use crate::nn::Bias;
+
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "gemma2",
+    class: "Gemma2ForCausalLM",
+    models: "Gemma 2 (2B, 9B, 27B)",
+    check: |config| design(config)?.check(config).map(drop),
+    load: |config, weights| Decoder::load(&design(config)?, config, weights),
+};
+
+/// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
+/// [`rope`](super::rope).
+#[derive(Deserialize)]
+#[serde(default)]
+struct Gemma2Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+    hidden_activation: String,
+    max_position_embeddings: usize,
+    rms_norm_eps: f32,
+    tie_word_embeddings: bool,
+    attention_bias: bool,
+    /// Scores are divided by its root.
+    query_pre_attn_scalar: f32,
+    /// Tokens that a token of a layer with a window sees, itself included.
+    sliding_window: Option<usize>,
+    /// The even layers have a window where it does not say.
+    layer_types: LayerTypes,
+    final_logit_softcapping: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    use_bidirectional_attention: Option<bool>,
+}
+
+impl Default for Gemma2Config {
+    fn default() -> Self {
+        Gemma2Config {
+            vocab_size: 256_000,
+            hidden_size: 2304,
+            intermediate_size: 9216,
+            num_hidden_layers: 26,
+            num_attention_heads: 8,
+            num_key_value_heads: 4,
+            head_dim: 256,
+            hidden_activation: "gelu_pytorch_tanh".to_owned(),
+            max_position_embeddings: 8192,
+            rms_norm_eps: 1e-6,
+            tie_word_embeddings: true,
+            attention_bias: false,
+            query_pre_attn_scalar: 256.0,
+            sliding_window: Some(4096),
+            layer_types: LayerTypes::default(),
+            final_logit_softcapping: Some(30.0),
+            attn_logit_softcapping: Some(50.0),
+            use_bidirectional_attention: None,
+        }
+    }
+}
+
+fn design(config: &Config) -> Result<Design> {
+    let c: Gemma2Config = config.fields()?;
+    c.layer_types.check(config, c.num_hidden_layers, c.sliding_window)?;
+    if c.use_bidirectional_attention == Some(true) {
+        return Err(config.unsupported("`use_bidirectional_attention` is not supported"));
+    }
+    config.above_zero("query_pre_attn_scalar", Some(c.query_pre_attn_scalar))?;
+    config.above_zero("attn_logit_softcapping", c.attn_logit_softcapping)?;
+    config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;
+    let bias = if c.attention_bias { Bias::With } else { Bias::Without };
+    Ok(Design {
+        vocab_size: c.vocab_size,
+        hidden_size: c.hidden_size,
+        intermediate_size: c.intermediate_size,
+        num_hidden_layers: c.num_hidden_layers,
+        num_attention_heads: c.num_attention_heads,
+        num_key_value_heads: c.num_key_value_heads,
+        head_dim: Some(c.head_dim),
+        max_position_embeddings: c.max_position_embeddings,
+        hidden_act: c.hidden_activation,
+        rms_norm_eps: c.rms_norm_eps,
+        tie_word_embeddings: c.tie_word_embeddings,
+        qkv_bias: bias,
+        output_bias: bias,
+        norms: Norms::Around,
+        norm_centre: 1.0,
+        score_scale: Some(c.query_pre_attn_scalar.sqrt().recip()),
+        score_cap: c.attn_logit_softcapping,
+        logit_cap: c.final_logit_softcapping,
+        embedding_scale: (c.hidden_size as f64).sqrt() as f32,
+        window: Box::new(move |layer| {
+            c.sliding_window.filter(|_| c.layer_types.slides(layer, layer.is_multiple_of(2)))
+        }),
+        ..Design::default()
+    })
+}
