@@ -385,9 +385,25 @@ mod tests {
             ("phi", 1_418_270_720),        // Phi-1.5
             ("stablelm", 2_795_443_200),   // StableLM 3B 4E1T
             ("starcoder2", 3_030_371_328), // StarCoder2 3B
+            ("llama", 6_738_415_616),      // Llama 7B
+            ("mistral", 7_241_732_096),    // Mistral 7B v0.1
+            ("mixtral", 46_702_792_704),   // Mixtral 8x7B
+            ("qwen3_moe", 30_532_122_624), // Qwen3 30B-A3B, which has more layers
+            ("gemma", 8_537_680_896),      // Gemma 7B
+            ("gemma2", 2_614_341_888),     // Gemma 2 2B
+            ("phi3", 3_821_079_552),       // Phi-3 mini
+            ("olmo2", 7_298_617_344),      // OLMo 2 7B, which has a larger vocabulary
+            ("granite", 2_533_531_648),    // Granite 3.1 2B, whose sizes are not the defaults
+            ("smollm3", 3_075_098_624),    // SmolLM3 3B
         ] {
             let json = match model_type {
                 "bloom" => json!({ "model_type": "bloom", "hidden_size": 1024, "n_layer": 24, "n_head": 16 }),
+                "qwen3_moe" => json!({ "model_type": "qwen3_moe", "num_hidden_layers": 48, "head_dim": 128 }),
+                "olmo2" => json!({ "model_type": "olmo2", "vocab_size": 100_352 }),
+                "granite" => json!({
+                    "model_type": "granite", "vocab_size": 49_155, "hidden_size": 2048, "intermediate_size": 8192,
+                    "num_hidden_layers": 40, "num_key_value_heads": 8, "tie_word_embeddings": true,
+                }),
                 _ => json!({ "model_type": model_type }),
             };
             let config = Config { path: Path::new(model_type), json };

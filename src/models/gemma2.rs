@@ -1,4 +1,5 @@
-//! Gemma 2: Gemma with norms around both halves of a block, soft caps on scores and logits, and a window in every other layer.
+//! Gemma 2: Gemma with norms around both halves of a block, soft caps on scores and logits, and a window in every other
+//! layer.
 //!
 //! Gemma Team 2024, "Gemma 2: Improving Open Language Models at a Practical Size".
 

@@ -180,7 +180,12 @@ fn special_tokens_behind_the_vocabulary_are_known_and_refused_in_a_prompt() {
     let add = |special: bool| {
         let token = json!([{ "id": 53, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
                              "normalized": false, "special": special }]);
-        crate::damage::edit_json(folder.path(), "tokenizer.json", |tokenizer| tokenizer["added_tokens"] = token);
+        crate::damage::edit_json(folder.path(), "tokenizer.json", |tokenizer| {
+            tokenizer["added_tokens"] = token;
+            for id in 10..53 {
+                tokenizer["model"]["vocab"][format!("token {id}")] = json!(id);
+            }
+        });
     };
     add(true);
     let mut engine = fireside::Engine::load(&name).expect("a model");
