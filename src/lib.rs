@@ -35,6 +35,7 @@ mod mapped;
 mod memory;
 mod models;
 mod nn;
+mod prompt_cache;
 mod source;
 mod text;
 mod weights;

@@ -4,7 +4,7 @@
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
 //! with the `filters` and the numbers of `random`, among those that a `constraint` leaves. `session` keeps caches between
-//! generations, `prompt_cache` in files; `chat` turns messages into prompts. `score` judges a given text, `bench` makes
+//! generations; `chat` turns messages into prompts. `score` judges a given text, `bench` makes
 //! passes of given sizes.
 
 mod beams;
@@ -19,7 +19,6 @@ mod generation;
 mod line;
 mod load;
 mod piece;
-mod prompt_cache;
 mod random;
 mod request;
 mod sampler;

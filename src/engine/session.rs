@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::prompt_cache::{self, Found};
 use super::{Engine, Generation, Prompt, Sampling};
 use crate::error::{Error, Result};
 use crate::nn::KvCache;
+use crate::prompt_cache::{self, Found};
 
 /// One conversation with a model, or one document that grows: each prompt reuses what it shares with the text before it.
 ///

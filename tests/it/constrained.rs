@@ -97,7 +97,7 @@ fn is_person(value: &Value) -> bool {
 const BRACKETS: &str = "# nested lists of digits
 root ::= list
 list ::= \"[\" (item (\",\" item){0,2})? \"]\"
-item ::= list | [0-9]{1,2}   # either
+item ::= list | \"0\" | [1-9] [0-9]?   # either
 ";
 
 const SUMS: &str = r#"

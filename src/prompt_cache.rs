@@ -6,13 +6,14 @@
 //! reads it while another process writes gets the old one or the new one, whole.
 //!
 //! What a hash cannot know, one row of it can: whoever starts from a file computes its last token again and compares
-//! (`scheduler.rs`), at no cost, since the logits behind a prompt's last token are wanted anyway.
+//! (`engine/scheduler.rs`), at no cost, since the logits behind a prompt's last token are wanted anyway.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -30,19 +31,19 @@ const FORMAT_FAMILY: &str = "fireside prompt cache ";
 const LONGEST_HEADER: u64 = 1 << 20;
 
 /// What keys and values depend on, beside the tokens.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// How the user named the model.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// A hash of its config, its weights and what they are kept as.
-    pub(super) model: String,
+    pub(crate) model: String,
     /// Layers of the model.
-    pub(super) layers: usize,
+    pub(crate) layers: usize,
     /// What keys and values are stored as.
-    pub(super) kind: CacheType,
+    pub(crate) kind: CacheType,
 }
 
 /// What came out of a file.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// There is no such file.
     Nothing,
     /// Tokens, and the cache that holds them.
@@ -52,7 +53,7 @@ pub(super) enum Found {
 }
 
 /// Writes a cache and its tokens.
-pub(super) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &KvCache) -> Result<()> {
+pub(crate) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &KvCache) -> Result<()> {
     let tokens: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     let shapes: Vec<CacheShape> = cache.layers().iter().filter_map(|chunks| Some(chunks.first()?.shape())).collect();
     // The file's bytes behind its header, in order: of each layer its parts, of each part the chunks; then the tokens.
@@ -114,14 +115,15 @@ fn write_pieces(path: &Path, header: &[u8], pieces: &[&[u8]]) -> io::Result<()> 
 
 /// A name in the same folder that no other process uses.
 fn temporary_beside(file: &Path) -> PathBuf {
+    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}-{:x}.tmp", std::process::id(), super::random::fresh_seed()));
+    name.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     file.with_file_name(name)
 }
 
 /// Reads a file. Another model's cache, and what is no prompt cache at all, is an error: it is not this command's to
 /// replace.
-pub(super) fn read(file: &Path, identity: &Identity) -> Result<Found> {
+pub(crate) fn read(file: &Path, identity: &Identity) -> Result<Found> {
     let failed = |error: io::Error| Error::file(file, error.to_string(), "check the path and its permissions");
     let opened = match File::open(file) {
         Ok(opened) => opened,
@@ -300,6 +302,6 @@ fn heads_of(text: &str) -> Option<(usize, usize)> {
     ((1..=MOST).contains(&heads) && (1..=MOST).contains(&dim)).then_some((heads, dim))
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
