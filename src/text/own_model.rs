@@ -99,6 +99,11 @@ impl OwnModel {
         self.vocabulary.id(name.as_bytes())
     }
 
+    /// The tokens that are cut out of a text beforehand, and whether they mark structure.
+    pub(super) fn added(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.added.names()
+    }
+
     /// The tokens that mark structure.
     pub(super) fn special(&self) -> impl Iterator<Item = u32> + '_ {
         let kind = |id: &u32| matches!(self.vocabulary.kind(*id), Kind::Control | Kind::Unknown);

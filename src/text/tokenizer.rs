@@ -190,7 +190,7 @@ impl Tokenizer {
                 let added = model.inner().get_added_tokens_decoder();
                 added.into_values().map(|token| (token.content, token.special)).collect()
             }
-            Model::Own(model) => model.special().filter_map(|id| Some((model.name(id)?, true))).collect(),
+            Model::Own(model) => model.added().map(|(name, special)| (name.to_owned(), special)).collect(),
         }
     }
 

@@ -203,14 +203,14 @@ impl Words {
     /// The way of this name.
     pub(super) fn named(name: &str) -> Option<Words> {
         let (_, steps, habits) = ALL.iter().find(|(names, _, _)| names.contains(&name))?;
-        let pass = |step: &Step| {
-            let pass = match step {
+        let passes = steps.iter().map(|step| {
+            let built = match step {
                 Plain(pattern) => builder().build(pattern),
                 Spaced(pattern) => builder().build_many(&[*pattern, r"\s+"]),
             };
-            pass.expect("the pattern is ours")
-        };
-        Some(Words { passes: steps.iter().map(pass).collect(), habits: *habits })
+            built.expect("the pattern is ours")
+        });
+        Some(Words { passes: passes.collect(), habits: *habits })
     }
 
     /// The names that are known, for messages.
@@ -248,17 +248,19 @@ impl Words {
 mod tests {
     use super::*;
 
+    fn cut(name: &str, text: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let cut = Words::named(name).expect("a known name").cut(text, &mut |word| {
+            words.push(word.to_owned());
+            Ok::<(), ()>(())
+        });
+        cut.unwrap();
+        words
+    }
+
     #[track_caller]
     fn check(name: &str, text: &str, expected: &[&str]) {
-        let mut words = Vec::new();
-        Words::named(name)
-            .expect("a known name")
-            .cut(text, &mut |word| {
-                words.push(word.to_owned());
-                Ok::<(), ()>(())
-            })
-            .unwrap();
-        assert_eq!(words, expected, "{name}: {text:?}");
+        assert_eq!(cut(name, text), expected, "{name}: {text:?}");
     }
 
     #[test]
@@ -268,15 +270,7 @@ mod tests {
             assert!(!names[..place].contains(name), "{name}");
             check(name, "", &[]);
             let text = "The 12345 cafe\u{301}s,\r\n\r\n don't STOP—ﬁ 世界ひ  \t x ";
-            let mut joined = String::new();
-            Words::named(name)
-                .unwrap()
-                .cut(text, &mut |word| {
-                    joined.push_str(word);
-                    Ok::<(), ()>(())
-                })
-                .unwrap();
-            assert_eq!(joined, text, "{name}");
+            assert_eq!(cut(name, text).concat(), text, "{name}");
         }
         assert!(Words::named("gpt-3").is_none());
     }
