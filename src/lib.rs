@@ -23,7 +23,7 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
-#[allow(dead_code, unused_imports)] // the engine does not ask for it yet
+#[allow(dead_code)] // tokenizers read the rest of the metadata
 mod gguf;
 #[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
 // commands and downloads together use all of it

@@ -16,12 +16,13 @@ use super::fetch::SUPPORTED;
 use super::line::{Reading, check_finite};
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
+use crate::gguf::Gguf;
 use crate::hub::Hub;
 use crate::kernels::CacheType;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::prompt_cache::{Identity, hex};
-use crate::source::{Location, Source};
+use crate::source::{Location, Source, WeightFiles};
 use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
 use crate::weights::{Dtype, Keep, Quant, Weights};
 
@@ -123,7 +124,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Loads a model: `ember`, a folder, a `.safetensors` file with its siblings, or a model of the Hub by its short name
+    /// Loads a model: `ember`, a folder, a `.gguf` file, a `.safetensors` file with its siblings, or a model of the Hub by its short name
     /// or as `owner/name`, which is fetched once and then found in the cache.
     pub fn load(mut self, name: &str) -> Result<Engine> {
         let keep = self.keep()?;
@@ -133,8 +134,7 @@ impl EngineBuilder {
         };
         let start = Instant::now();
         let compute = Compute::open(self.device, self.threads)?;
-        let config_text = source.config.read_text()?;
-        let config = Config::parse(source.config.path(), &config_text)?;
+        let (config, gguf) = read_config(&source)?;
         let architecture = config.architecture()?;
         let defaults = read_defaults(&config, source.generation_config.as_ref())?;
         // The tokenizer's tables take about as long as looking through the weights of a small model, on one thread.
@@ -183,13 +183,13 @@ impl EngineBuilder {
             layers: shape.n_layers,
             cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
             kv: self.kv,
-            license: source.license(),
+            license: source.license().or_else(|| gguf.as_ref()?.license()),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
         let work = Work::of(&weights, model.shape());
-        let chat = read_template(&source.config, self.chat_template.as_deref())?;
+        let chat = read_template(&source.config, gguf.as_ref(), self.chat_template.as_deref())?;
         let tokenizer = Arc::new(tokenizer);
         let made_of = format!("{} {keep:?}", config.json);
         let loaded = Loaded {
@@ -226,12 +226,27 @@ impl EngineBuilder {
 
 /// The model's chat template, or the user's in its place. A template that does not parse stands in nobody's way but a
 /// conversation's.
-fn read_template(config: &Location, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
-    let own = ChatTemplate::load(&ChatFiles::beside(config));
+fn read_template(config: &Location, gguf: Option<&Gguf>, given: Option<&str>) -> Result<Result<ChatTemplate, String>> {
+    let own = match gguf {
+        Some(gguf) => template_in(gguf, config),
+        None => ChatTemplate::load(&ChatFiles::beside(config)),
+    };
     match given {
         Some(source) => own.or_else(|_| ChatTemplate::new(source))?.replaced(source).map(Ok),
         None => Ok(own.map_err(|error| error.to_string())),
     }
+}
+
+/// The chat template of a GGUF file, or one that lies beside it.
+fn template_in(gguf: &Gguf, file: &Location) -> Result<ChatTemplate> {
+    let mut template = match gguf.metadata.string("tokenizer.chat_template")? {
+        Some(source) => ChatTemplate::new(source)?,
+        None => ChatTemplate::load(&ChatFiles::beside(file))?,
+    };
+    for (name, token) in gguf.special_tokens()? {
+        template = template.with_token(name, &token);
+    }
+    Ok(template)
 }
 
 /// Most tokens of a sequence, as the user or the model says.
@@ -245,6 +260,20 @@ pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> 
         ));
     }
     Ok(context)
+}
+
+/// config.json, or what a GGUF file says instead, and that file.
+fn read_config(source: &Source) -> Result<(Config<'_>, Option<Gguf>)> {
+    let path = source.config.path();
+    match &source.weights {
+        WeightFiles::Gguf(file) => {
+            let gguf = Gguf::open(file)?;
+            Ok((Config { path, json: gguf.config()? }, Some(gguf)))
+        }
+        WeightFiles::Single(_) | WeightFiles::Sharded(_) => {
+            Ok((Config::parse(path, &source.config.read_text()?)?, None))
+        }
+    }
 }
 
 fn read_defaults(config: &Config, generation: Option<&Location>) -> Result<ModelDefaults> {

@@ -32,6 +32,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub use constraint::Schema;
+#[cfg(all(feature = "cli", feature = "hub"))]
+pub(crate) use fetch::SUPPORTED;
 pub use generation::{CancelHandle, Generation};
 pub use load::{EngineBuilder, Info};
 pub use piece::{Completion, FinishReason, Piece, TokenLogprob};

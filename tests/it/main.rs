@@ -38,6 +38,7 @@ mod damage;
 #[cfg(feature = "ember")]
 mod ember;
 mod generate;
+mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
@@ -52,6 +53,8 @@ mod prompt_cache;
 mod quant;
 mod score;
 mod session;
+mod smollm2;
 mod support;
 mod text;
 mod tidy;
+mod vocab;
