@@ -28,8 +28,8 @@ use talk::{Show, Talk};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   fireside chat --model Qwen/Qwen2.5-0.5B-Instruct
-  fireside chat --model Qwen/Qwen3-0.6B --no-think --system \"Answer in one word.\" \"The capital of France?\"
-  cat changes.diff | fireside chat --model HuggingFaceTB/SmolLM2-360M-Instruct --system \"Write a commit title.\"")]
+  fireside chat -m Qwen/Qwen3-0.6B --no-think \"What is the capital of France?\"
+  cat changes.diff | fireside chat -m my-model --system \"Write a commit title.\"")]
 pub(super) struct Args {
     #[command(flatten)]
     text: TextArgs,
@@ -86,6 +86,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let at_terminal = args.text.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let talks = args.interactive || at_terminal;
     let question = if talks { None } else { Some(args.text.read_prompt()?) };
+    if question.as_ref().is_some_and(|question| question.trim().is_empty()) {
+        let problem = "expected a question, found none".to_owned();
+        return Err(Usage { problem, hint: "pass it as an argument, with `--file`, or through a pipe" }.into());
+    }
     let loaded = args.load.as_deref().map(talk::read_messages).transpose()?;
     let mut builder = args.model.machine.builder(&args.model.model)?;
     if let Some(path) = &args.chat_template {

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::api::{RemoteFile, Repository, repository};
 use super::cache::RepoCache;
-use super::choice::{choose, has_tokenizer, plan_of, present, shown, warnings};
+use super::choice::{choose, gguf_of, has_tokenizer, plan_of, present, shown, warnings};
 use super::client::Client;
 use super::digest::digest_of_file;
 use super::files;
@@ -245,6 +245,11 @@ impl Pull<'_> {
                 }
             }
         }
+        if let (Some(check), Some(files)) = (self.check, gguf_of(&choice))
+            && files.iter().any(|file| !is_whole(&cache.blob(&file.digest), file.size))
+        {
+            (check.gguf)(&headers::read_gguf(client, remote, &files)?)?;
+        }
         Ok(choice.files())
     }
 }
@@ -293,7 +298,7 @@ fn room_for(cache: &RepoCache, files: &[(usize, &RemoteFile)]) -> Result<()> {
 fn no_tokenizer(remote: &Repository) -> Error {
     Error::unsupported(
         Path::new(remote.id.as_str()),
-        "expected `tokenizer.json`, or `vocab.json` and `merges.txt`, found none",
+        "expected `tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`, found none",
         "look for a copy of the model with tokenizer.json",
     )
 }

@@ -221,7 +221,11 @@ impl<'a> Config<'a> {
 
     /// A config.json that contradicts itself.
     pub fn wrong(&self, problem: impl Into<String>) -> Error {
-        Error::file(self.path, problem, "config.json is damaged or belongs to another model")
+        let hint = match self.path.extension() {
+            Some(ending) if ending == "gguf" => "the file's metadata are damaged; take another copy of the model",
+            _ => "config.json is damaged or belongs to another model",
+        };
+        Error::file(self.path, problem, hint)
     }
 
     /// A config.json that asks for what this version does not do.

@@ -68,6 +68,11 @@ impl AddedTokens {
         Ok(AddedTokens { all, any, plain, only_plain })
     }
 
+    /// Their names, and whether they are special.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.all.iter().map(|token| (token.content.as_str(), token.special))
+    }
+
     /// Cuts a text into tokens and what is between them. `origin` says where in the caller's text a range of this one is.
     pub(super) fn split(
         &self,

@@ -17,10 +17,12 @@ pub(super) struct CrateModel {
     /// Tokens found in the text as it stands, and in the text once it is normalised.
     raw: AddedTokens,
     normalized: AddedTokens,
+    /// What stands for text that the vocabulary lacks; special, and may still come from a text.
+    unknown: Option<u32>,
 }
 
 impl CrateModel {
-    pub(super) fn new(mut inner: Tokenizer) -> Result<CrateModel> {
+    pub(super) fn new(mut inner: Tokenizer, unknown: Option<u32>) -> Result<CrateModel> {
         inner.with_padding(None);
         inner.with_truncation(None)?;
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
@@ -39,7 +41,7 @@ impl CrateModel {
             };
             if token.normalized { normalized.push(added) } else { raw.push(added) }
         }
-        Ok(CrateModel { inner, raw: AddedTokens::new(raw)?, normalized: AddedTokens::new(normalized)? })
+        Ok(CrateModel { inner, raw: AddedTokens::new(raw)?, normalized: AddedTokens::new(normalized)?, unknown })
     }
 
     pub(super) fn inner(&self) -> &Tokenizer {
@@ -66,9 +68,10 @@ impl CrateModel {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
         let model = self.inner.get_model();
+        let structure = |id: u32| is_special(id) && self.unknown != Some(id);
         match specials {
             Specials::Parsed => pieces.tokenize(|piece| model.tokenize(piece.get()))?,
-            _ => pieces.tokenize(|piece| without_special(model, piece.get(), &is_special))?,
+            _ => pieces.tokenize(|piece| without_special(model, piece.get(), &structure))?,
         }
         let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
         Ok(self.inner.post_process(encoding, None, add_special_tokens)?.get_ids().to_vec())
@@ -94,9 +97,9 @@ fn cut(piece: &NormalizedString, added: &AddedTokens, specials: Specials<'_>) ->
 
 /// A model's tokens of a text. Where a vocabulary has the name of a special token as a word of its own, the word is cut after
 /// its first character.
-fn without_special(model: &ModelWrapper, text: &str, is_special: &impl Fn(u32) -> bool) -> Result<Vec<Token>> {
+fn without_special(model: &ModelWrapper, text: &str, is_structure: &impl Fn(u32) -> bool) -> Result<Vec<Token>> {
     let mut tokens = model.tokenize(text)?;
-    let starts = tokens.iter().filter(|token| is_special(token.id) && !is_unknown(model, token.id));
+    let starts = tokens.iter().filter(|token| is_structure(token.id));
     let cuts: Vec<usize> = starts.map(|token| after_first_character(text, token.offsets.0)).collect();
     if cuts.is_empty() {
         return Ok(tokens);
@@ -108,7 +111,7 @@ fn without_special(model: &ModelWrapper, text: &str, is_special: &impl Fn(u32) -
             return Err(format!("the vocabulary has no word for {}, only a special token", quote(text)).into());
         }
         if start < end {
-            tokens.extend(without_special(model, &text[start..end], is_special)?);
+            tokens.extend(without_special(model, &text[start..end], is_structure)?);
         }
         start = end;
     }
@@ -117,13 +120,4 @@ fn without_special(model: &ModelWrapper, text: &str, is_special: &impl Fn(u32) -
 
 fn after_first_character(text: &str, start: usize) -> usize {
     start + text[start..].chars().next().map_or(0, char::len_utf8)
-}
-
-/// The token that stands for what a vocabulary lacks is special and may still come from a text.
-fn is_unknown(model: &ModelWrapper, id: u32) -> bool {
-    let name = match model {
-        ModelWrapper::BPE(bpe) => bpe.get_unk_token().clone(),
-        _ => None,
-    };
-    name.is_some_and(|name| model.token_to_id(&name) == Some(id))
 }

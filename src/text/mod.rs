@@ -3,13 +3,25 @@
 //! It knows nothing of models; a token is a number and the bytes that it stands for.
 
 mod added;
+mod bpe;
+mod byte_level;
+mod charsmap;
 mod chat;
 mod crate_model;
+mod gguf;
 mod guard;
 mod jinja;
+mod own_model;
+mod pair;
+mod sentencepiece;
+mod spm;
 mod stream;
 mod tokenizer;
+mod tokenizer_config;
 mod tokenizer_json;
+mod unigram;
+mod vocabulary;
+mod words;
 
 pub use added::Specials;
 pub(crate) use chat::ChatFiles;

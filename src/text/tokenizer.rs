@@ -1,32 +1,41 @@
-//! Strings → tokens and tokens → bytes, on the `tokenizers` crate.
+//! Strings → tokens and tokens → bytes.
 //!
-//! What the crate leaves to us: GPT-2's original pair of files, truncation and padding that a tokenizer.json may carry
-//! and a generator must not apply, and the exact bytes of one token, which streaming and stop strings are built on.
+//! tokenizer.json is for the `tokenizers` crate, and so is GPT-2's original pair of files; the lists of GGUF files are for
+//! models of ours. Here is what all have in common, and the exact bytes of one token, which streaming and stop strings are
+//! built on.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::OnceLock;
-
-use tokenizers::decoders::DecoderWrapper;
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Inner};
 
 use super::added::Specials;
+use super::byte_level::byte_of;
 use super::crate_model::CrateModel;
+use super::gguf;
+use super::own_model::OwnModel;
+use super::pair;
+use super::sentencepiece;
 use super::stream::take_whole_characters;
 use super::tokenizer_json::{self, HINT, Spelling};
-use crate::error::{Error, Result, quote};
+use super::vocabulary::named_byte;
+use crate::error::{Error, Result};
+use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
-    model: CrateModel,
+    model: Model,
     special: HashSet<u32>,
     /// One more than the largest id.
     id_limit: usize,
     spelling: Spelling,
+}
+
+enum Model {
+    /// A tokenizer.json, or GPT-2's pair of files.
+    Crate(Box<CrateModel>),
+    /// The plain lists of other files.
+    Own(Box<OwnModel>),
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -39,6 +48,9 @@ impl Tokenizer {
     /// A model's tokenizer without its weights: of `ember`, a folder, a `.safetensors` file with its siblings, or a model
     /// of the Hub, of which no more than the tokenizer is fetched.
     pub fn load(name: &str) -> Result<Tokenizer> {
+        if let Some(tokenizer) = Tokenizer::in_gguf(name) {
+            return tokenizer;
+        }
         match Source::local(name)? {
             Some(source) => Tokenizer::open(&source.tokenizer),
             None => Tokenizer::open(&Hub::from_env()?.tokenizer(name)?),
@@ -47,28 +59,52 @@ impl Tokenizer {
 
     /// The same, with a Hub that is not the environment's.
     pub fn load_with(name: &str, hub: &Hub) -> Result<Tokenizer> {
+        if let Some(tokenizer) = Tokenizer::in_gguf(name) {
+            return tokenizer;
+        }
         match Source::local(name)? {
             Some(source) => Tokenizer::open(&source.tokenizer),
             None => Tokenizer::open(&hub.tokenizer(name)?),
         }
     }
 
+    /// Judges the tokenizer of a GGUF file by its head alone, before the rest of it is fetched.
+    pub(crate) fn check_gguf(metadata: &Metadata) -> Result<()> {
+        gguf::read(metadata).map(drop)
+    }
+
     /// Reads the tokenizer's files.
     pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
-        let ((inner, spelling), path) = match files {
-            TokenizerFiles::Json(json) => (tokenizer_json::read(json)?, json.path()),
-            TokenizerFiles::VocabAndMerges(vocab, merges) => {
-                ((from_vocab_and_merges(vocab, merges)?, Spelling::ByteLevel), vocab.path())
-            }
+        let (model, spelling) = match files {
+            TokenizerFiles::Json(json) => tokenizer_json::read(json)?,
+            TokenizerFiles::VocabAndMerges(vocab, merges) => (pair::read(vocab, merges)?, Spelling::ByteLevel),
+            TokenizerFiles::SentencePiece(file) => return Ok(Tokenizer::own(sentencepiece::read(file)?)),
+            TokenizerFiles::Gguf(file) => return Ok(Tokenizer::own(gguf::read(&Header::open(file)?.0.metadata)?)),
         };
+        let inner = model.inner();
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let id_limit = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         if id_limit == 0 {
-            return Err(Error::file(path, "expected a vocabulary, found no token", HINT));
+            return Err(Error::file(files.path(), "expected a vocabulary, found no token", HINT));
         }
-        let model = CrateModel::new(inner).map_err(|error| Error::file(path, error.to_string(), HINT))?;
-        Ok(Tokenizer { model, special, id_limit, spelling })
+        Ok(Tokenizer { model: Model::Crate(Box::new(model)), special, id_limit, spelling })
+    }
+
+    /// The tokenizer in a GGUF file of this name, which need not hold a model.
+    fn in_gguf(name: &str) -> Option<Result<Tokenizer>> {
+        let path = Path::new(name);
+        let file = path.extension().is_some_and(|extension| extension == "gguf") && path.is_file();
+        file.then(|| Tokenizer::open(&TokenizerFiles::Gguf(Location::Disk(path.to_owned()))))
+    }
+
+    fn own(model: OwnModel) -> Tokenizer {
+        let spelling = match model.is_byte_level() {
+            true => Spelling::ByteLevel,
+            false => Spelling::SentencePiece { indent: model.indent() },
+        };
+        let special = model.special().collect();
+        Tokenizer { id_limit: model.len(), special, spelling, model: Model::Own(Box::new(model)) }
     }
 
     /// The tokens of a text. `<|endoftext|>` and its like in the text become the tokens of that name, as in transformers.
@@ -88,17 +124,20 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, specials: Specials<'_>, add_special_tokens: bool) -> Result<Vec<u32>> {
-        match self.model.encode(text, specials, add_special_tokens, |id| self.is_special(id)) {
-            Ok(ids) => Ok(ids),
-            Err(error) => Err(Error::prompt(format!("the tokenizer cannot read the text: {error}"), "")),
-        }
+        let ids = match &self.model {
+            Model::Crate(model) => model
+                .encode(text, specials, add_special_tokens, |id| self.is_special(id))
+                .map_err(|error| error.to_string()),
+            Model::Own(model) => model.encode(text, specials, add_special_tokens),
+        };
+        ids.map_err(|error| Error::prompt(format!("the tokenizer cannot read the text: {error}"), ""))
     }
 
     /// The text of some tokens, at once. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
-        if self.spelling == Spelling::Other {
+        if let (Spelling::Other, Model::Crate(model)) = (self.spelling, &self.model) {
             // A decoder fails only on what it did not make itself; such tokens have no text.
-            return self.model.inner().decode(ids, skip_special_tokens).unwrap_or_default();
+            return model.inner().decode(ids, skip_special_tokens).unwrap_or_default();
         }
         let mut bytes = Vec::new();
         for id in ids {
@@ -125,12 +164,18 @@ impl Tokenizer {
 
     /// The token's name in the vocabulary, such as `Ġworld`.
     pub fn name(&self, id: u32) -> Option<String> {
-        self.model.inner().id_to_token(id)
+        match &self.model {
+            Model::Crate(model) => model.inner().id_to_token(id),
+            Model::Own(model) => model.name(id),
+        }
     }
 
     /// The id of a token by its name in the vocabulary.
     pub fn id(&self, name: &str) -> Option<u32> {
-        self.model.inner().token_to_id(name)
+        match &self.model {
+            Model::Crate(model) => model.inner().token_to_id(name),
+            Model::Own(model) => model.id(name),
+        }
     }
 
     /// True for tokens that mark structure and are not text, such as `<|endoftext|>`.
@@ -140,8 +185,13 @@ impl Tokenizer {
 
     /// Tokens that are found in a text before anything else happens to it, and whether they are special.
     pub(super) fn added_tokens(&self) -> Vec<(String, bool)> {
-        let added = self.model.inner().get_added_tokens_decoder();
-        added.into_values().map(|token| (token.content, token.special)).collect()
+        match &self.model {
+            Model::Crate(model) => {
+                let added = model.inner().get_added_tokens_decoder();
+                added.into_values().map(|token| (token.content, token.special)).collect()
+            }
+            Model::Own(model) => model.added().map(|(name, special)| (name.to_owned(), special)).collect(),
+        }
     }
 
     /// One more than the largest id.
@@ -151,15 +201,19 @@ impl Tokenizer {
 
     /// Tokens in the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        self.model.inner().get_vocab_size(true)
+        match &self.model {
+            Model::Crate(model) => model.inner().get_vocab_size(true),
+            Model::Own(model) => model.len(),
+        }
     }
 
     /// What kind of tokenizer this is, for `info`.
     pub fn kind(&self) -> &'static str {
-        match self.spelling {
-            Spelling::ByteLevel => "byte-level BPE",
-            Spelling::SentencePiece { .. } => "SentencePiece BPE",
-            Spelling::Other => "tokenizer.json",
+        match (&self.model, self.spelling) {
+            (Model::Own(model), _) => model.kind(),
+            (Model::Crate(_), Spelling::ByteLevel) => "byte-level BPE",
+            (Model::Crate(_), Spelling::SentencePiece { .. }) => "SentencePiece BPE",
+            (Model::Crate(_), Spelling::Other) => "tokenizer.json",
         }
     }
 
@@ -169,27 +223,29 @@ impl Tokenizer {
     }
 
     /// True where each token is a run of bytes, whatever stands beside it.
-    pub(super) fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         self.spelling != Spelling::Other
     }
 
     /// Appends the bytes that one token stands for. Exact for byte-level and SentencePiece vocabularies; for others the
     /// token's own text.
     pub fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
-        let Some(name) = self.model.inner().id_to_token(id) else { return };
+        let model = match &self.model {
+            Model::Crate(model) => model.inner(),
+            Model::Own(model) => return model.append_bytes(id, bytes),
+        };
+        let Some(name) = model.id_to_token(id) else { return };
         match self.spelling {
             Spelling::ByteLevel => {}
             Spelling::SentencePiece { .. } => {
-                let byte =
-                    name.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).filter(|hex| hex.len() == 2);
-                match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                match named_byte(name.as_bytes()) {
                     Some(byte) => bytes.push(byte),
                     None => bytes.extend_from_slice(name.replace('▁', " ").as_bytes()),
                 }
                 return;
             }
             Spelling::Other => {
-                bytes.extend_from_slice(self.model.inner().decode(&[id], false).unwrap_or_default().as_bytes());
+                bytes.extend_from_slice(model.decode(&[id], false).unwrap_or_default().as_bytes());
                 return;
             }
         }
@@ -209,7 +265,11 @@ impl Tokenizer {
 
     /// A number of tokens that a text certainly has, from its length alone.
     pub fn fewest_tokens(&self, text: &str) -> usize {
-        if !self.is_byte_level() || self.model.inner().get_normalizer().is_some() {
+        let normalizes = match &self.model {
+            Model::Crate(model) => model.inner().get_normalizer().is_some(),
+            Model::Own(model) => model.normalizes(),
+        };
+        if !self.is_byte_level() || normalizes {
             return usize::from(!text.is_empty());
         }
         const SHORT: usize = 1 << 16; // bytes; not worth a look at the vocabulary
@@ -242,91 +302,4 @@ pub(super) fn cut(text: &str, indent: &mut usize) -> usize {
     let spaces = text.bytes().take(*indent).take_while(|byte| *byte == b' ').count();
     *indent = if spaces == text.len() { *indent - spaces } else { 0 };
     spaces
-}
-
-/// GPT-2's own form: names to ids, and one merge a line, best first.
-fn from_vocab_and_merges(vocab: &Location, merges: &Location) -> Result<Inner> {
-    let names: HashMap<String, u32> = serde_json::from_str(&vocab.read_text()?)
-        .map_err(|error| Error::file(vocab.path(), format!("expected an object of tokens and ids: {error}"), HINT))?;
-    let pairs = parse_merges(&merges.read_text()?, &names, merges.path())?;
-    let special: BTreeMap<u32, &String> =
-        names.iter().filter(|(name, _)| is_marker(name)).map(|(name, id)| (*id, name)).collect();
-    let special: Vec<AddedToken> = special.into_values().map(|name| AddedToken::from(name.clone(), true)).collect();
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::file(vocab.path(), error.to_string(), HINT);
-
-    let model = BPE::builder()
-        .vocab_and_merges(
-            names.into_iter().collect::<Vec<_>>().into_iter().collect::<tokenizers::models::bpe::Vocab>(),
-            pairs,
-        )
-        .build()
-        .map_err(failed)?;
-    let mut inner = Inner::new(model);
-    let byte_level = ByteLevel::new(false, true, true); // no space in front, offsets trimmed, GPT-2's regex
-    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(byte_level)));
-    inner.with_post_processor(Some(PostProcessorWrapper::ByteLevel(byte_level)));
-    inner.with_decoder(Some(DecoderWrapper::ByteLevel(byte_level)));
-    inner.add_special_tokens(special).map_err(failed)?;
-    Ok(inner)
-}
-
-/// `<|endoftext|>` and whatever else is spelled like it.
-fn is_marker(name: &str) -> bool {
-    name.starts_with("<|") && name.ends_with("|>")
-}
-
-fn parse_merges(text: &str, vocab: &HashMap<String, u32>, path: &Path) -> Result<Vec<(String, String)>> {
-    let mut pairs = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.is_empty() || number == 0 && line.starts_with("#version") {
-            continue;
-        }
-        let wrong =
-            |found: &str| Error::file(path, format!("line {}: {found}, found {}", number + 1, quote(line)), HINT);
-        let (left, right) =
-            line.split_once(' ').ok_or_else(|| wrong("expected two tokens and a space between them"))?;
-        if ![left.to_owned(), right.to_owned(), format!("{left}{right}")].iter().all(|token| vocab.contains_key(token))
-        {
-            return Err(wrong("expected two tokens of vocab.json whose concatenation is a third"));
-        }
-        pairs.push((left.to_owned(), right.to_owned()));
-    }
-    Ok(pairs)
-}
-
-/// The byte that a character of a byte-level vocabulary stands for: printable Latin-1 is itself, the other 68 bytes are
-/// U+0100 and on, in order.
-fn byte_of(c: char) -> Option<u8> {
-    static TABLE: OnceLock<[Option<u8>; 0x144]> = OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        let mut table = [None; 0x144];
-        let mut next = 0x100;
-        for byte in 0..=255u8 {
-            let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-            let code = if printable { byte as usize } else { next };
-            next += usize::from(!printable);
-            table[code] = Some(byte);
-        }
-        table
-    });
-    table.get(c as usize).copied().flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::byte_of;
-
-    #[test]
-    fn every_byte_has_one_character_as_in_the_tokenizers_crate() {
-        let mut bytes: Vec<u8> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
-            .into_iter()
-            .map(|c| byte_of(c).unwrap())
-            .collect();
-        bytes.sort_unstable();
-        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
-        assert_eq!(byte_of('Ġ'), Some(b' '));
-        assert_eq!(byte_of('Ċ'), Some(b'\n'));
-        assert_eq!(byte_of(' '), None);
-        assert_eq!(byte_of('世'), None);
-    }
 }

@@ -2,13 +2,15 @@
 //!
 //! That crate indexes and unwraps what a file says (a chunk length of zero, a template that names an absent token, any
 //! damage inside the decoder), so a damaged file would end the program. Here the parts are held to those that byte-level
-//! and SentencePiece-style BPE models are published with, each in a form that it handles; the rest is refused by name.
+//! BPE and SentencePiece models are published with, each in a form that it handles; the rest is refused by name.
 
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 
+use super::charsmap::Charsmap;
+use super::crate_model::CrateModel;
 use crate::error::{Error, Result, quote};
 use crate::source::Location;
 
@@ -21,7 +23,7 @@ const PARTS: [(&str, &str, &[&str]); 4] = [
     (
         "normalizer",
         "normalizers",
-        &["Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Strip", "StripAccents"],
+        &["Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Replace", "Strip", "StripAccents"],
     ),
     (
         "pre_tokenizer",
@@ -85,12 +87,13 @@ struct Outline {
 struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
+    unk_id: Option<u32>,
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
 }
 
 /// Reads a tokenizer.json.
-pub(super) fn read(json: &Location) -> Result<(Tokenizer, Spelling)> {
+pub(super) fn read(json: &Location) -> Result<(CrateModel, Spelling)> {
     let text = json.read_text()?;
     let damaged = |problem: String| Error::file(json.path(), format!("expected a tokenizer: {problem}"), HINT);
     let unsupported = |problem: String| {
@@ -110,8 +113,15 @@ pub(super) fn read(json: &Location) -> Result<(Tokenizer, Spelling)> {
 
     let tokenizer: Tokenizer = text.parse().map_err(|error: tokenizers::Error| damaged(error.to_string()))?;
     match tokenizer.get_model() {
-        ModelWrapper::BPE(_) => Ok((tokenizer, Spelling::of(&outline.decoder))),
-        _ => Err(unsupported("expected a BPE model in the tokenizer, found another kind".to_owned())),
+        ModelWrapper::BPE(_) | ModelWrapper::Unigram(_) => {
+            let spelling = Spelling::of(&outline.decoder);
+            let unknown = match tokenizer.get_model() {
+                ModelWrapper::BPE(bpe) => bpe.get_unk_token().as_deref().and_then(|name| tokenizer.token_to_id(name)),
+                _ => outline.model.unk_id,
+            };
+            Ok((CrateModel::new(tokenizer, unknown).map_err(|error| damaged(error.to_string()))?, spelling))
+        }
+        _ => Err(unsupported("expected a BPE or Unigram model in the tokenizer, found another kind".to_owned())),
     }
 }
 
@@ -130,12 +140,50 @@ fn check_part(value: &Value, part: &str, members: &str, known: &[&str]) -> Resul
         return Err(format!("the tokenizer's {part} {} is not supported, only {} are", quote(kind), known.join(", ")));
     }
     let safe = match kind {
-        "Replace" => value["pattern"]["String"].as_str().is_some_and(|pattern| !pattern.is_empty()),
+        "Replace" => replaces_something(&value["pattern"]),
+        "Precompiled" => value["precompiled_charsmap"]
+            .as_str()
+            .and_then(from_base64)
+            .is_some_and(|table| Charsmap::new(&table).is_ok_and(|table| table.is_sound())),
         "Strip" if part == "decoder" => value["stop"] == 0,
         "TemplateProcessing" => template_is_complete(value),
         _ => true,
     };
     if safe { Ok(()) } else { Err(format!("the tokenizer's {part} `{kind}` has a form that is not supported")) }
+}
+
+/// A pattern that is found in no empty text.
+fn replaces_something(pattern: &Value) -> bool {
+    let expression = |text: &str| regex_automata::meta::Regex::new(text).is_ok_and(|regex| !regex.is_match(""));
+    match (pattern["String"].as_str(), pattern["Regex"].as_str()) {
+        (Some(text), None) => !text.is_empty(),
+        (None, Some(text)) => expression(text),
+        _ => false,
+    }
+}
+
+/// Bytes of their base64, with padding.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    let (mut bits, mut count) = (0u32, 0);
+    for c in digits.bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 /// A template for one text that names only that text and tokens that it lists.
@@ -150,8 +198,8 @@ fn template_is_complete(value: &Value) -> bool {
 
 fn check_model(model: &Model) -> Result<(), String> {
     // GPT-2's own file, older than the field, has no type.
-    if let Some(kind) = model.kind.as_deref().filter(|kind| *kind != "BPE") {
-        return Err(format!("the tokenizer's model {} is not supported, only BPE is", quote(kind)));
+    if let Some(kind) = model.kind.as_deref().filter(|kind| !["BPE", "Unigram"].contains(kind)) {
+        return Err(format!("the tokenizer's model {} is not supported, only BPE and Unigram are", quote(kind)));
     }
     if model.dropout.is_some_and(|dropout| dropout != 0.0) {
         return Err(

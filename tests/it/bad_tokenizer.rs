@@ -20,7 +20,7 @@ fn a_damaged_tokenizer_is_told() {
             (
                 "missing",
                 |f| ["tokenizer.json", "vocab.json", "merges.txt"].iter().for_each(|file| remove(f, file)),
-                &["`tokenizer.json`, or `vocab.json` and `merges.txt`"],
+                &["`tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"],
             ),
             ("garbage", |f| write(f, "tokenizer.json", "garbage"), &["tokenizer.json", "line 1 column 1"]),
             ("binary", |f| write(f, "tokenizer.json", b"\x80\x81"), &["tokenizer.json", "UTF-8"]),
@@ -61,8 +61,8 @@ fn a_damaged_tokenizer_is_told() {
             ("merges of one token", |f| edit(f, |t| t["model"]["merges"][0] = json!("alone")), &["tokenizer.json"]),
             (
                 "another kind of model",
-                |f| edit(f, |t| t["model"] = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]] })),
-                &["`Unigram` is not supported"],
+                |f| edit(f, |t| t["model"] = json!({ "type": "WordPiece", "unk_token": "a", "vocab": { "a": 0 } })),
+                &["`WordPiece` is not supported"],
             ),
             (
                 "a word list without its name",
@@ -83,7 +83,7 @@ fn a_damaged_tokenizer_is_told() {
             (
                 "a table that cannot be read",
                 |f| edit(f, |t| t["normalizer"] = json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" })),
-                &["`Precompiled` is not supported"],
+                &["`Precompiled` has a form that is not supported"],
             ),
             (
                 "the same inside a sequence",
@@ -92,7 +92,7 @@ fn a_damaged_tokenizer_is_told() {
                         t["normalizer"] = json!({ "type": "Sequence", "normalizers": [{ "type": "Precompiled" }] })
                     })
                 },
-                &["`Precompiled` is not supported"],
+                &["`Precompiled` has a form that is not supported"],
             ),
             (
                 "a sequence without members",

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use fireside::{ChatOptions, ChatTemplate, Message};
+use fireside::{ChatOptions, ChatTemplate, Engine, FinishReason, Message, Sampling};
 use serde_json::Value;
 
-use crate::support::{cases, fixture, json as read_json, name_of};
+use crate::support::{cases, copy_of, fixture, json as read_json, name_of};
 
 /// 26 July 2024, 12:00, when the oracle's clock stands.
 const NOON: u64 = 1_721_995_200;
@@ -262,4 +262,40 @@ fn nothing_is_put_in_front_of_a_conversation() {
     let tokenizer = tokenizer("llama2");
     let prompt = template("llama2").prompt(&tokenizer, &[Message::user("hello")], &ChatOptions::default()).unwrap();
     assert_eq!(specials(&tokenizer, &prompt.tokens), ["<s>"], "one token begins the text, not two");
+}
+
+#[test]
+fn an_answer_ends_where_the_template_ends_a_turn() {
+    let template = |end: &str| {
+        format!(
+            "{{% for m in messages %}}[{{{{ m.role }}}}] {{{{ m.content }}}}{{{{ '{end}' if m.role == 'assistant' }}}}\n{{% endfor %}}[assistant]"
+        )
+    };
+    let folder = copy_of(&fixture("tale"));
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("chat_template.jinja"), template("")).unwrap();
+    let messages = [Message::user("12 3")];
+    let answer = || {
+        let mut engine = Engine::load(&name_of(folder.path())).unwrap();
+        let greedy = Sampling { max_new_tokens: Some(60), ..Sampling::greedy() };
+        let text = engine.chat(&messages, greedy).unwrap().completions().unwrap().remove(0);
+        (text, engine)
+    };
+    let (before, engine) = answer();
+    // A token that the model writes is made the end of a turn.
+    let plain = |id: u32| {
+        engine.tokenizer().name(id).filter(|name| {
+            name.chars().all(|c| c.is_ascii_lowercase()) && !"[user] 12 3 [assistant]".contains(name.as_str())
+        })
+    };
+    let (at, name) = before.tokens.iter().enumerate().skip(2).find_map(|(at, id)| Some((at, plain(*id)?))).unwrap();
+    let first = before.tokens.iter().position(|id| *id == before.tokens[at]).unwrap();
+    let mut tokenizer: Value = serde_json::from_str(&std::fs::read_to_string(file("tokenizer.json")).unwrap()).unwrap();
+    let token = serde_json::json!({ "id": before.tokens[at], "content": name, "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true });
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    std::fs::write(file("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(file("chat_template.jinja"), template(&name)).unwrap();
+    let (after, _) = answer();
+    assert_eq!((after.finish_reason, &after.tokens[..]), (FinishReason::Eos, &before.tokens[..=first]), "{name}");
 }

@@ -196,6 +196,8 @@ fn what_is_wrong_is_said_as_everywhere() {
         (&["--template-arg", "x", "x"], "expected a name"),
         (&["--num-return-sequences", "2", "x"], "one answer"),
         (&["--load", "/nowhere", "x"], "cannot read"),
+        (&["--", " "], "expected a question"),
+        (&[], "expected a question"),
     ] {
         let outcome = run(chat(&folder, args));
         assert!(matches!(outcome.code, Some(1 | 2)) && outcome.stderr.contains(expected), "{args:?}: {outcome:?}");
@@ -253,6 +255,9 @@ mod terminal {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     use super::*;
+
+    /// What an editor tells the terminal once a line is taken: no more brackets around what is pasted.
+    const TAKEN: &str = "\x1b[?2004l\r\n";
 
     /// A program at a terminal.
     struct Terminal {
@@ -331,7 +336,7 @@ mod terminal {
         terminal.wait_for("Ctrl-D leaves");
         terminal.wait_for("> ");
         terminal.press("/sytsem Be brief\x1b[D\x1b[D"); // two to the left …
-        terminal.press("\x15/system Be brief.\r"); // … and all of it anew
+        terminal.press("\x05\x15/system Be brief.\r"); // … and all of it anew
         terminal.wait_for("> ");
         terminal.press("/system\r");
         terminal.wait_for("Be brief.\r\n");
@@ -376,7 +381,7 @@ mod terminal {
         for _ in 0..2 {
             terminal.wait_for("> ");
             terminal.press("Where is the fox?\r");
-            terminal.wait_for("Where is the fox?\r\n");
+            terminal.wait_for(TAKEN);
             let before = terminal.screen.lock().unwrap().len();
             while terminal.screen.lock().unwrap().len() < before + 100 {
                 std::thread::sleep(Duration::from_millis(5));

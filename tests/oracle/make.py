@@ -28,6 +28,7 @@ PARTS = [
     "perplexity",
     "tokens",
     "tokenizers",
+    "sentencepiece",
     "gpt2_vocab",
     "full_size",
     "ember",

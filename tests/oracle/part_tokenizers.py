@@ -7,6 +7,7 @@ own, a run of them that is only partly text is passed over: Python gives up all 
 """
 
 import json
+from collections import Counter
 
 import numpy as np
 from common import FIXTURES, write_json
@@ -46,7 +47,8 @@ SENTENCEPIECE = {
 }
 FROM_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 
-# name: (special tokens, bytes are tokens of their own, the parts)
+# name: (special tokens, bytes are tokens of their own, the parts). A token with `=` has what is said after it, and is not special
+# if that is "plain".
 TOKENIZERS = {
     # Llama 2, TinyLlama, Mistral 7B v0.1
     "llama2": (
@@ -103,6 +105,42 @@ TOKENIZERS = {
             "decoder": byte_level(False),
         },
     ),
+    "gemma": (
+        ["<pad>", "<eos>", "<bos>", "<unk>", "\n\n=plain", "<table>=plain"],
+        True,
+        {
+            "normalizer": FROM_SPACES,
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"String": " "},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            },
+            "post_processor": begins_with("<bos>", 2),
+            "decoder": {"type": "Sequence", "decoders": SENTENCEPIECE["decoders"][:3]},
+        },
+    ),
+    "phi3": (
+        ["<unk>", "<s>", "</s>=rstrip", "<|end|>=rstrip", "<|user|>=rstrip", "<mask>=lstrip", "cat=single_word"],
+        True,
+        {
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, FROM_SPACES]},
+            "pre_tokenizer": None,
+            "post_processor": begins_with("<s>", 1),
+            "decoder": SENTENCEPIECE,
+        },
+    ),
+    # LLM-jp and Sarashina: a sum of scores instead of merges
+    "unigram": (
+        ["<unk>", "<s>", "</s>"],
+        True,
+        {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+            "post_processor": begins_with("<s>", 1),
+            "decoder": SENTENCEPIECE,
+        },
+    ),
 }
 
 
@@ -119,19 +157,27 @@ def trained(sentencepiece: bool, pattern: str) -> tuple[list[str], list[list[str
     trainer = trainers.BpeTrainer(
         vocab_size=most + MERGES, initial_alphabet=alphabet, limit_alphabet=most, show_progress=False, special_tokens=[]
     )
-    tokenizer.train_from_iterator([story(11, 20_000)], trainer)
+    text = story(11, 20_000)
+    # The trainer's own choice among characters that are as rare as each other is another one in every run.
+    counts = Counter(text)
+    common = set(sorted(counts, key=lambda c: (-counts[c], c))[: most - 2]) if sentencepiece else set(text)
+    tokenizer.train_from_iterator(["".join(c for c in text if c in common)], trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return sorted(model["vocab"], key=model["vocab"].get), [list(merge) for merge in model["merges"]]
 
 
 def build(name: str) -> Tokenizer:
-    special, sentencepiece, parts = TOKENIZERS[name]
+    described, sentencepiece, parts = TOKENIZERS[name]
+    flags = [token.partition("=")[2] for token in described]
+    special = [token.partition("=")[0] for token in described]
     names, merges = trained(sentencepiece, QWEN2_WORDS if name == "qwen2" else LLAMA3_WORDS)
     fallback = [f"<0x{byte:02X}>" for byte in range(256)] if sentencepiece else []
-    vocab = {token: number for number, token in enumerate(special + fallback + names)}
+    vocab = {token: number for number, token in enumerate(special + fallback + [name for name in names if name not in special])}
     added = [
-        dict(id=vocab[token], content=token, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-        for token in special
+        dict(id=vocab[token], content=token)
+        | {name: flag == name for name in ["single_word", "lstrip", "rstrip"]}
+        | dict(normalized=False, special=flag != "plain")
+        for token, flag in zip(special, flags)
     ]
     model = {
         "type": "BPE",
@@ -145,6 +191,9 @@ def build(name: str) -> Tokenizer:
         "vocab": vocab,
         "merges": merges,
     }
+    if name == "unigram":
+        scores = [[token, 0.0 if number < len(special) else -1 - number / 16] for token, number in vocab.items()]
+        model = {"type": "Unigram", "unk_id": 0, "vocab": scores, "byte_fallback": True}
     file = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added} | parts | {"model": model}
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(file, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -181,7 +230,9 @@ def make() -> None:
                 "decoded_without_special": python.decode(ids, skip_special_tokens=True),
             }
 
+        special = [token.partition("=")[0] for token in special]
         texts = list(dict.fromkeys(TEXTS[::2] + OTHER + [f"{special[0]}in{special[-1]} the middle {special[1]}", story(60, 90)]))
+        texts += [f"a {token} \n {token}b {token}{token}" for token in special[3:]]
         size = tokenizer.get_vocab_size()
         rows = [rng.integers(0, size, length).tolist() for length in range(1, 40)]
         if sentencepiece:

@@ -78,8 +78,9 @@ impl Talk {
     /// Says what was given and changes nothing.
     pub(super) fn warn_of_no_effect(&self) {
         let Some(template) = self.engine().chat_template() else {
-            let name = quote(&self.engine().info().name);
-            warning(format_args!("{name} has no chat template, so it goes on with your text instead of answering it"));
+            if let Err(error) = self.engine().chat_prompt(&[Message::user("x")], &ChatOptions::default()) {
+                warning(format_args!("{error}, so the model goes on with your text instead of answering it"));
+            }
             if self.system.is_some() || !self.messages.is_empty() || !self.options.variables.is_empty() {
                 warning("a system message, a conversation and variables have no effect without a chat template");
             }

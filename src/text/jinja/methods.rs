@@ -107,7 +107,7 @@ fn of_list<'t>(run: &Interpreter<'t>, items: &[Value<'t>], name: &str, args: Arg
                 (_, None) => Err(Fault::new("the value is not in the list")),
             }
         }
-        _ => Err(unsafe_method(name)),
+        _ => Err(forbidden(name)),
     }
 }
 
@@ -128,7 +128,7 @@ fn of_dict<'t>(
         "keys" => Value::list(entries.iter().map(|(key, _)| key.clone()).collect(), run.budget),
         "values" => Value::list(entries.iter().map(|(_, value)| value.clone()).collect(), run.budget),
         "items" => pairs(entries, run.budget),
-        _ => Err(unsafe_method(name)),
+        _ => Err(forbidden(name)),
     }
 }
 
@@ -138,8 +138,8 @@ pub(super) fn pairs<'t>(entries: &[(Value<'t>, Value<'t>)], budget: &Budget) -> 
     Value::list(pairs.collect::<Outcome<_>>()?, budget)
 }
 
-fn unsafe_method(name: &str) -> Fault {
-    Fault::new(format!("access to the method '{name}' is unsafe: a chat template may not change its values"))
+fn forbidden(name: &str) -> Fault {
+    Fault::new(format!("the method '{name}' is not allowed: a chat template may not change its values"))
 }
 
 fn missing(name: &str) -> Fault {
