@@ -223,7 +223,7 @@ impl Tokenizer {
     }
 
     /// True where each token is a run of bytes, whatever stands beside it.
-    pub(super) fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         self.spelling != Spelling::Other
     }
 

@@ -4,6 +4,7 @@
 //! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
 //! no architecture.
 
+mod fingerprint;
 mod gguf;
 mod quant;
 mod quantize;

@@ -32,6 +32,7 @@ mod cli_chat;
 mod cli_shell;
 #[cfg(feature = "cli")]
 mod cli_verbs;
+mod constrained;
 #[cfg(feature = "cli")]
 mod damage;
 #[cfg(feature = "ember")]
@@ -47,6 +48,8 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(all(feature = "cli", feature = "ember"))]
+mod prompt_cache;
 mod quant;
 mod score;
 mod session;
