@@ -59,7 +59,7 @@ pub(crate) fn weights(name: &HubName, files: &[RepoPath]) -> Result<Weights> {
             listing("its weights are", files.iter().filter(|file| is_weights(file))),
         )),
         Selection::Quantised(quantisation) => {
-            let ggufs: Vec<&RepoPath> = files.iter().filter(|file| file.as_str().ends_with(".gguf")).collect();
+            let ggufs: Vec<&RepoPath> = files.iter().filter(|file| is_gguf_model(file)).collect();
             let mut found = models_in(files);
             found.retain(|parts| parts.iter().any(|file| is_quantised_as(file, quantisation)));
             match &found[..] {
@@ -133,7 +133,7 @@ fn parts_of(file: &RepoPath, files: &[RepoPath]) -> Vec<RepoPath> {
 
 /// The models in GGUF files, each with its parts in order.
 pub(crate) fn models_in(files: &[RepoPath]) -> Vec<Vec<RepoPath>> {
-    let ggufs = files.iter().filter(|file| file.as_str().ends_with(".gguf") && is_a_model(file.as_str()));
+    let ggufs = files.iter().filter(|file| is_gguf_model(file));
     let mut models: Vec<Vec<RepoPath>> = ggufs.map(|file| parts_of(file, files)).collect();
     models.iter_mut().for_each(|parts| parts.sort());
     models.sort();
@@ -156,12 +156,16 @@ fn is_quantised_as(file: &RepoPath, quantisation: &str) -> bool {
     })
 }
 
+fn is_gguf_model(file: &RepoPath) -> bool {
+    file.as_str().ends_with(".gguf") && is_a_model(file.as_str())
+}
+
 fn is_weights(file: &RepoPath) -> bool {
-    [".safetensors", ".gguf"].iter().any(|ending| file.as_str().ends_with(ending))
+    file.as_str().ends_with(".safetensors") || is_gguf_model(file)
 }
 
 fn no_safetensors(repo: &str, files: &[RepoPath]) -> Error {
-    let ggufs = files.iter().filter(|file| file.as_str().ends_with(".gguf"));
+    let ggufs = files.iter().filter(|file| is_gguf_model(file));
     let pickles: Vec<&RepoPath> =
         files.iter().filter(|file| file.as_str().ends_with(".bin") || file.as_str().ends_with(".pth")).collect();
     let found = match (ggufs.clone().next(), pickles.first()) {
