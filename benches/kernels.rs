@@ -73,6 +73,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("q5_k", Kind::Blocks(Format::Q5K)),
     ("q6_k", Kind::Blocks(Format::Q6K)),
     ("iq4_nl", Kind::Blocks(Format::Iq4Nl)),
+    ("iq4_xs", Kind::Blocks(Format::Iq4Xs)),
     ("mxfp4", Kind::Blocks(Format::Mxfp4)),
 ];
 

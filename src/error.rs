@@ -33,6 +33,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A file cannot be written; what it was to hold is there all the same.
+    #[error("cannot write {}: {problem}", quote(&path.display().to_string()))]
+    Unwritten {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The model is sound, but this version cannot run it.
     #[error("cannot load {}: {problem}", quote(&path.display().to_string()))]
     Unsupported {
@@ -142,6 +152,7 @@ impl Error {
         match self {
             Error::ModelNotFound { hint, .. }
             | Error::File { hint, .. }
+            | Error::Unwritten { hint, .. }
             | Error::Unsupported { hint, .. }
             | Error::Setting { hint, .. }
             | Error::Prompt { hint, .. }

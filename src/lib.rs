@@ -23,7 +23,7 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
-#[allow(dead_code, unused_imports)] // the engine does not ask for it yet
+#[allow(dead_code)] // tokenizers read the rest of the metadata
 mod gguf;
 #[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
 // commands and downloads together use all of it
@@ -35,6 +35,7 @@ mod mapped;
 mod memory;
 mod models;
 mod nn;
+mod prompt_cache;
 mod source;
 mod text;
 mod weights;
@@ -42,7 +43,8 @@ mod weights;
 pub use device::DeviceChoice;
 pub use engine::{
     CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
-    LogitBias, Piece, Prompt, Sampling, Score, ScoreOptions, SequenceBias, Session, Timings, TokenLogprob, Truncation,
+    LogitBias, Piece, Prompt, Sampling, Schema, Score, ScoreOptions, SequenceBias, Session, Timings, TokenLogprob,
+    Truncation,
 };
 pub use error::{Error, HubFailure, Result, quote};
 pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};

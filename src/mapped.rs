@@ -14,8 +14,11 @@ use crate::error::{Error, Result};
 pub enum Bytes {
     /// On disk.
     Mapped(Arc<Mmap>),
-    /// Inside the binary, or on the heap of a test.
+    /// Inside the binary.
     Embedded(&'static [u8]),
+    /// The first ones of a file that is elsewhere.
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
+    Read(Vec<u8>),
 }
 
 impl Bytes {
@@ -42,6 +45,7 @@ impl Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Embedded(bytes) => bytes,
+            Bytes::Read(bytes) => bytes,
         }
     }
 

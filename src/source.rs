@@ -1,4 +1,4 @@
-//! A model's name → the files that make it: `ember` inside the binary, a folder, or a weight file with its siblings.
+//! A model's name → the files that make it: `ember` inside the binary, a folder, a GGUF file, or a weight file with its siblings.
 //!
 //! It reads nothing but names and small text files; what is in them is for `weights`, `text` and `models` to judge. Names
 //! of models on the Hub are for `hub`, which ends here too, with a folder of its cache.
@@ -58,7 +58,7 @@ impl Location {
 pub struct Source {
     /// How the user named it.
     pub name: String,
-    /// `config.json`.
+    /// `config.json`, or the GGUF file, which says the same.
     pub config: Location,
     /// `generation_config.json`, if there is one.
     pub generation_config: Option<Location>,
@@ -70,7 +70,7 @@ pub struct Source {
     pub card: Option<Location>,
 }
 
-/// The two ways in which a byte-level tokenizer is published.
+/// The ways in which a tokenizer is published.
 #[derive(Clone, Debug)]
 pub enum TokenizerFiles {
     /// `tokenizer.json`: everything in one file.
@@ -83,13 +83,15 @@ pub enum TokenizerFiles {
     Gguf(Location),
 }
 
-/// The two ways in which safetensors are published.
+/// The ways in which weights are published.
 #[derive(Clone, Debug)]
 pub enum WeightFiles {
     /// One file.
     Single(Location),
     /// `model.safetensors.index.json`, which names the shards beside it.
     Sharded(Location),
+    /// A GGUF file, or the first part of one, which the others lie beside.
+    Gguf(Location),
 }
 
 impl TokenizerFiles {
@@ -148,7 +150,7 @@ impl Source {
             Err(Error::ModelNotFound {
                 name: name.to_owned(),
                 problem: "no such file or folder".to_owned(),
-                hint: "check the path; a model's folder holds config.json, model.safetensors and tokenizer.json"
+                hint: "check the path; a model is a .gguf file, or a folder with config.json, model.safetensors and tokenizer.json"
                     .to_owned(),
             })
         } else {
@@ -158,8 +160,23 @@ impl Source {
 
     /// The model in a folder.
     pub fn in_folder(name: &str, folder: &Path) -> Result<Source> {
-        let weights = weights_in(folder)?;
-        around(name, folder, weights)
+        match weights_in(folder)? {
+            WeightFiles::Gguf(file) => Ok(Source::of_gguf(name, file)),
+            weights => around(name, folder, weights),
+        }
+    }
+
+    /// The model in a GGUF file, which has all that others have beside them.
+    pub fn of_gguf(name: &str, file: Location) -> Source {
+        let card = file.path().parent().and_then(|folder| present_in(folder, "README.md"));
+        Source {
+            name: name.to_owned(),
+            config: file.clone(),
+            generation_config: None,
+            tokenizer: TokenizerFiles::Gguf(file.clone()),
+            weights: WeightFiles::Gguf(file),
+            card,
+        }
     }
 }
 
@@ -170,17 +187,59 @@ fn weights_in(folder: &Path) -> Result<WeightFiles> {
         Ok(WeightFiles::Single(Location::Disk(single)))
     } else if index.is_file() {
         Ok(WeightFiles::Sharded(Location::Disk(index)))
+    } else if let Some(file) = gguf_in(folder)? {
+        Ok(WeightFiles::Gguf(Location::Disk(file)))
     } else {
         Err(Error::file(
             folder,
-            format!("expected `model.safetensors` or `model.safetensors.index.json`, found {}", listing(folder)),
-            "only safetensors weights are read; convert others with transformers' `save_pretrained`",
+            format!(
+                "expected `model.safetensors`, `model.safetensors.index.json` or a .gguf file, found {}",
+                listing(folder)
+            ),
+            "safetensors and GGUF are read; convert others with transformers' `save_pretrained`",
         ))
     }
 }
 
+/// The one model in GGUF files of a folder: the file, or the first of its parts.
+fn gguf_in(folder: &Path) -> Result<Option<PathBuf>> {
+    let failed = |error: std::io::Error| Error::file(folder, error.to_string(), "");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    names.retain(|name| name.ends_with(".gguf") && is_first_part(name) && is_a_model(name));
+    names.sort();
+    match &names[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(folder.join(one))),
+        several => {
+            const SHOWN: usize = 8;
+            let more =
+                if several.len() > SHOWN { format!(" and {} more", several.len() - SHOWN) } else { String::new() };
+            let shown: Vec<String> = several.iter().take(SHOWN).map(|name| quote(name)).collect();
+            Err(Error::file(
+                folder,
+                format!("expected one model, found {} GGUF files: {}{more}", several.len(), shown.join(", ")),
+                "name the file instead of its folder",
+            ))
+        }
+    }
+}
+
+/// False for the later parts of a split model.
+fn is_first_part(name: &str) -> bool {
+    PartName::of(name).is_none_or(|part| part.part == 1)
+}
+
+/// False for what lies beside models under the same ending: projectors of images, and what a quantiser was led by.
+pub(crate) fn is_a_model(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    !["mmproj", "imatrix"].iter().any(|other| name.contains(other))
+}
+
 fn beside_weights(name: &str, file: &Path) -> Result<Source> {
-    let hint = "name a folder, a `.safetensors` file or a `.safetensors.index.json` file";
+    let hint = "name a folder, a `.gguf` or `.safetensors` file, or a `.safetensors.index.json` file";
     let folder = file.parent().unwrap_or(Path::new(""));
     let file_name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let location = Location::Disk(file.to_owned());
@@ -188,8 +247,17 @@ fn beside_weights(name: &str, file: &Path) -> Result<Source> {
         around(name, folder, WeightFiles::Sharded(location))
     } else if file_name.ends_with(".safetensors") {
         around(name, folder, WeightFiles::Single(location))
+    } else if file_name.ends_with(".gguf") {
+        match PartName::of(&file_name).filter(|part| part.part != 1) {
+            None => Ok(Source::of_gguf(name, location)),
+            Some(part) => {
+                let problem = format!("expected the first part of a model, found part {} of {}", part.part, part.parts);
+                let first = quote(&file.with_file_name(part.other(1)).display().to_string());
+                Err(Error::file(file, problem, format!("name {first}; the others are found beside it")))
+            }
+        }
     } else {
-        Err(Error::unsupported(file, "expected a `.safetensors` file", hint))
+        Err(Error::unsupported(file, "expected a `.gguf` or a `.safetensors` file", hint))
     }
 }
 
@@ -263,6 +331,35 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(failed)
 }
 
+/// A name of a part, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartName<'a> {
+    /// What stands before the numbers.
+    pub(crate) base: &'a str,
+    /// From 1.
+    pub(crate) part: u32,
+    pub(crate) parts: u32,
+}
+
+impl<'a> PartName<'a> {
+    /// Reads a file's name; `None` where it is no part's.
+    pub(crate) fn of(name: &'a str) -> Option<PartName<'a>> {
+        let stem = name.strip_suffix(".gguf")?;
+        let (rest, parts) = stem.rsplit_once("-of-")?;
+        let (base, part) = rest.rsplit_once('-')?;
+        let number = |text: &str| {
+            (text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+        };
+        let (part, parts) = (number(part)?, number(parts)?);
+        (1..=parts).contains(&part).then_some(PartName { base, part, parts })
+    }
+
+    /// The name of another part.
+    pub(crate) fn other(self, part: u32) -> String {
+        format!("{}-{part:05}-of-{:05}.gguf", self.base, self.parts)
+    }
+}
+
 #[cfg(feature = "ember")]
 fn embedded() -> Result<Source> {
     /// Puts the weights where 4-byte numbers may be read: `include_bytes!` alone promises no alignment.
@@ -291,4 +388,29 @@ fn embedded() -> Result<Source> {
         problem: "this build carries no embedded model".to_owned(),
         hint: "build with the feature `ember`, or name a folder".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PartName;
+
+    #[test]
+    fn names_of_parts_are_taken_apart() {
+        let name = PartName::of("m-Q4_K_M-00002-of-00003.gguf").unwrap();
+        assert_eq!(name, PartName { base: "m-Q4_K_M", part: 2, parts: 3 });
+        assert_eq!(
+            (name.other(1), name.other(3)),
+            ("m-Q4_K_M-00001-of-00003.gguf".into(), "m-Q4_K_M-00003-of-00003.gguf".into())
+        );
+        for other in [
+            "m.gguf",
+            "m-00001-of-00003",
+            "m-1-of-3.gguf",
+            "m-00000-of-00003.gguf",
+            "m-00004-of-00003.gguf",
+            "m-0000x-of-00003.gguf",
+        ] {
+            assert_eq!(PartName::of(other), None, "{other}");
+        }
+    }
 }

@@ -1,17 +1,20 @@
 //! `fireside generate`: continue a text.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::input::TextArgs;
 use super::model::{ModelArgs, describe, warn};
 use super::output::{Usage, answer, answer_json, figure, token_json, warning};
-use crate::{Completion, Engine, Generation, Sampling};
+use crate::{Completion, Engine, Error, Generation, Sampling, Session, quote};
 
 /// The examples of this verb as a command of its own.
 pub(super) const EXAMPLES: &str = "Examples:
   generate \"Hello World\"
   generate --temperature 0 -n 40 Once upon a time
+  generate --choice yes --choice no \"Is the sea blue?\"
   generate --num-return-sequences 3 --seed 42 --json \"The king said\"
   cat story.txt | generate --truncation=left --verbose";
 
@@ -20,6 +23,7 @@ pub(super) const EXAMPLES: &str = "Examples:
 #[command(after_help = "Examples:
   fireside generate \"Hello World\"
   fireside generate --temperature 0 -n 40 Once upon a time
+  fireside generate --choice yes --choice no \"Is the sea blue?\"
   fireside generate --num-return-sequences 3 --seed 42 --json \"The king said\"
   cat story.txt | fireside generate --truncation=left --verbose")]
 pub(super) struct Args {
@@ -38,6 +42,12 @@ pub(super) struct Args {
     /// With --json: tokens, finish reason, seed, settings and timings as well
     #[arg(long, requires = "json", help_heading = "Prompt and output")]
     details: bool,
+    /// Start from what an earlier run left of the prompt in FILE, and leave there what this one computes
+    #[arg(long, value_name = "FILE", help_heading = "Prompt and output")]
+    prompt_cache: Option<PathBuf>,
+    /// Start from the file of --prompt-cache and do not write it
+    #[arg(long, requires = "prompt_cache", help_heading = "Prompt and output")]
+    prompt_cache_ro: bool,
     /// Print model, settings and speed, on stderr
     #[arg(short, long, help_heading = "Prompt and output")]
     verbose: bool,
@@ -45,9 +55,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let prompt = args.text.read_prompt()?;
-    let mut engine = args.model.load()?;
-    let mut generation = engine.generate(prompt, args.sampling.clone())?;
+    args.sampling.check_constraint()?; // before a model is fetched or loaded
+    let engine = args.model.load_for(&args.sampling)?;
+    let mut session = engine.session();
+    if let Some(file) = &args.prompt_cache {
+        open_cache(&mut session, file, &args)?;
+    }
+    let mut generation = session.generate(prompt, args.sampling.clone())?;
     warn(generation.warnings());
+    let told = generation.warnings().len();
     if !args.details {
         warn_of_unshown(&args.sampling);
     }
@@ -74,8 +90,35 @@ pub(super) fn run(args: Args) -> Result<()> {
             generation.completions()?.into_iter().map(|completion| completion.generated_text + "\n").collect();
         answer(&texts.join("\n"))?;
     }
+    warn(&generation.warnings()[told..]);
     if args.verbose {
+        if args.prompt_cache.is_some() {
+            let (cached, all) = (generation.cached_tokens(0), generation.prompt_tokens(0));
+            figure("cache", format!("{cached} of the prompt's {all} tokens"));
+        }
         print_timings(&generation);
+    }
+    drop(generation); // which leaves its cache to the session
+    if let Some(file) = args.prompt_cache.as_ref().filter(|_| !args.prompt_cache_ro)
+        && let Err(error) = session.save(file)
+    {
+        warning(error); // the text is there
+    }
+    Ok(())
+}
+
+/// Reads the file of `--prompt-cache` where there is one.
+fn open_cache(session: &mut Session, file: &Path, args: &Args) -> Result<()> {
+    if args.prompt_cache_ro && !file.exists() {
+        let hint = "without `--prompt-cache-ro` it is written";
+        return Err(Error::file(file, "there is no such prompt cache", hint).into());
+    }
+    if let Some(why) = session.load(file)? {
+        let then = if args.prompt_cache_ro { "not used" } else { "written anew" };
+        warning(format_args!("the prompt cache {} is {then}: {why}", quote(&file.display().to_string())));
+    }
+    if args.sampling.prompt_logprobs == Some(true) {
+        warning("`prompt_cache` is not read beside `prompt_logprobs`, which asks for all of the prompt");
     }
     Ok(())
 }

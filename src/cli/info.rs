@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use self::estimate::{Machine, Needs};
-use self::sizes::{Sizes, headers};
+use self::sizes::{Sizes, tensors_of};
 use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
 use crate::hub::Requirements;
@@ -62,9 +62,9 @@ fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()
     let cache = info.cache_bytes_per_token * info.context;
     let is_of_the_hub = local.is_none();
     let machine = if args.json || is_of_the_hub {
-        let anything = Requirements { config: |_, _| Ok(()), weights: |_, _| Ok(()) };
+        let anything = Requirements { config: |_, _| Ok(()), weights: |_, _| Ok(()), gguf: |_| Ok(()) };
         let source = local.map_or_else(|| hub.resolve(model, &anything), Ok)?; // in the cache: it was loaded from there
-        let sizes = Sizes::of(headers(&source).unwrap_or_default().iter(), args.machine.keep());
+        let sizes = Sizes::of(&tensors_of(&source).unwrap_or_default(), args.machine.keep());
         let machine = Machine::measure(&args.machine, sizes.main_kind())?;
         Some((
             machine,

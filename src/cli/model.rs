@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::hub::{HubArgs, describe_network};
 use super::output::{figure, warning};
 use crate::weights::Keep;
-use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, EngineBuilder, Quant};
+use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, EngineBuilder, Quant, Sampling};
 
 /// A model and the machine under it.
 #[derive(clap::Args)]
@@ -96,6 +96,14 @@ impl ModelArgs {
     /// Loads the model.
     pub(super) fn load(&self) -> Result<Engine> {
         self.machine.load(&self.model)
+    }
+
+    /// Loads the model for these settings.
+    pub(super) fn load_for(&self, sampling: &Sampling) -> Result<Engine> {
+        if !sampling.is_constrained() {
+            return self.load();
+        }
+        Ok(self.machine.builder(&self.model)?.constrained().load(&self.model)?)
     }
 }
 

@@ -5,8 +5,9 @@
 //! `beams`, the best of the others run on. With `do_sample` the K continuations are drawn instead.
 
 use super::EarlyStopping;
+use super::constraint::Guide;
 use super::filters::{best, log_softmax};
-use super::line::{Ending, Reading, Rules, check_finite};
+use super::line::{Ending, Reading, Rules, advance, check_finite};
 use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::random::Random;
 use super::sampler::draw_distinct;
@@ -33,6 +34,7 @@ struct Beam {
     /// Sum of the processed log-probabilities.
     score: f32,
     ending: Ending,
+    guide: Option<Guide>,
     logprobs: Vec<TokenLogprob>,
 }
 
@@ -44,8 +46,14 @@ struct Finished {
 
 impl BeamSearch {
     pub(super) fn new(beams: BeamSettings, prompt: &[u32], cache: KvCache, rules: &Rules) -> BeamSearch {
-        let first =
-            Beam { ids: prompt.to_vec(), cache, score: 0.0, ending: Ending::new(prompt, rules), logprobs: Vec::new() };
+        let first = Beam {
+            ids: prompt.to_vec(),
+            cache,
+            score: 0.0,
+            ending: Ending::new(prompt, rules),
+            guide: rules.guide.clone(),
+            logprobs: Vec::new(),
+        };
         let random = Random::new(rules.settings.seed, 0);
         BeamSearch {
             beams,
@@ -122,12 +130,13 @@ impl BeamSearch {
         let step = self.running[0].ids.len() - self.prompt_tokens;
         let mut logs = Vec::with_capacity(rows.len());
         let mut scores = Vec::with_capacity(rows.len() * vocab);
-        for (beam, row) in self.running.iter().zip(rows) {
+        for (beam, row) in self.running.iter_mut().zip(rows) {
             check_finite(row, beam.ids.len() - 1)?;
             let mut log = row.to_vec();
             log_softmax(&mut log);
             let mut processed = log.clone();
-            rules.sampler.process(&beam.ids, &mut processed);
+            let mask = beam.guide.as_mut().map(Guide::mask).transpose()?;
+            rules.sampler.process(&beam.ids, mask, &mut processed);
             scores.extend(processed.iter().map(|score| score + beam.score));
             logs.push(log);
         }
@@ -141,7 +150,7 @@ impl BeamSearch {
         if chosen.is_empty() {
             return Err(Error::NothingLeft { step });
         }
-        Ok(chosen
+        chosen
             .into_iter()
             .map(|index| {
                 let (parent, token) = (index / vocab, (index % vocab) as u32);
@@ -151,10 +160,11 @@ impl BeamSearch {
                 if let Some(top) = rules.settings.logprobs {
                     beam.logprobs.push(TokenLogprob::in_row(token, &logs[parent], top));
                 }
-                let reason = beam.ending.after(token, step + 1, rules);
-                (beam, reason)
+                let complete = advance(beam.guide.as_mut(), token, rules)?;
+                let reason = beam.ending.after(token, step + 1, complete, rules);
+                Ok((beam, reason))
             })
-            .collect())
+            .collect()
     }
 
     fn normalised(&self, score: f32, new: usize) -> f32 {

@@ -3,18 +3,28 @@
 use std::path::Path;
 
 use crate::error::Result;
+use crate::gguf::Gguf;
 use crate::hub::Requirements;
 #[cfg(feature = "hub")]
 use crate::hub::{Hub, Plan, Pulled};
 use crate::models::Config;
-use crate::weights::check_header;
+use crate::text::Tokenizer;
+use crate::weights::{check_header, check_tensors};
 
 /// Judges a model by its config.json and the headers of its weights, before those move.
-pub(super) const SUPPORTED: Requirements = Requirements { config: check_config, weights: check_header };
+pub(crate) const SUPPORTED: Requirements =
+    Requirements { config: check_config, weights: check_header, gguf: check_gguf };
 
 fn check_config(path: &Path, text: &str) -> Result<()> {
     let config = Config::parse(path, text)?;
     (config.architecture()?.check)(&config)
+}
+
+fn check_gguf(gguf: &Gguf) -> Result<()> {
+    let config = Config { path: gguf.path(), json: gguf.config()? };
+    (config.architecture()?.check)(&config)?;
+    check_tensors(gguf)?;
+    Tokenizer::check_gguf(&gguf.metadata)
 }
 
 #[cfg(feature = "hub")]

@@ -86,7 +86,8 @@ impl Generation {
         self.cancel.clone()
     }
 
-    /// Settings that were given and have no effect, and what else the user should know, a line each.
+    /// Settings that were given and have no effect, and what else the user should know, a line each. Most are there before
+    /// the first piece; a few are found on the way.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -181,6 +182,7 @@ impl Generation {
                 return None;
             }
             self.ready.extend(step(&mut self.tasks, &self.loaded, &mut self.timings));
+            self.warnings.extend(self.tasks.iter_mut().filter_map(|task| task.warning.take()));
         }
     }
 }

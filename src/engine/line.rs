@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::constraint::Guide;
 use super::filters::log_softmax;
 use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::random::Random;
@@ -26,6 +27,7 @@ pub(super) struct Line {
     ending: Ending,
     stream: TextStream,
     random: Random,
+    guide: Option<Guide>,
     finished: bool,
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Rules {
     pub(super) settings: Settings,
     pub(super) sampler: Sampler,
     pub(super) tokenizer: Arc<Tokenizer>,
+    /// The start of a text under a constraint.
+    pub(super) guide: Option<Guide>,
     /// When they must end; known once the first step begins.
     pub(super) deadline: Option<Instant>,
 }
@@ -80,6 +84,7 @@ impl Line {
             ending: Ending::new(prompt, rules),
             stream,
             random: Random::new(rules.settings.seed, sequence),
+            guide: rules.guide.clone(),
             finished: false,
         }
     }
@@ -109,6 +114,9 @@ impl Line {
             let room = most_new.saturating_sub(length - self.prompt_tokens + 1);
             let room = room.min(reading.before_border(length));
             self.draft = lookup.map_or_else(Vec::new, |lookup| guess(&self.ids, lookup, room));
+            if let Some(guide) = self.guide.as_mut().filter(|_| !self.draft.is_empty()) {
+                self.draft.truncate(guide.count_of_possible(&self.draft));
+            }
             self.rows = 1 + self.draft.len();
         }
         let tokens: Vec<u32> = self.ids[missing].iter().chain(&self.draft).copied().collect();
@@ -142,7 +150,8 @@ impl Line {
     fn step(&mut self, row: &[f32], rules: &Rules) -> Result<Piece> {
         check_finite(row, self.ids.len() - 1)?;
         let mut scores = row.to_vec();
-        rules.sampler.process(&self.ids, &mut scores);
+        let mask = self.guide.as_mut().map(Guide::mask).transpose()?;
+        rules.sampler.process(&self.ids, mask, &mut scores);
         let step = self.ids.len() - self.prompt_tokens;
         let chosen = if rules.settings.do_sample { draw(&scores, &self.random, step) } else { likeliest(&scores) };
         let token = chosen.ok_or(Error::NothingLeft { step })?;
@@ -152,12 +161,21 @@ impl Line {
             TokenLogprob::in_row(token, &logs, top)
         });
         self.ids.push(token);
-        let finish = self.ending.after(token, self.ids.len() - self.prompt_tokens, rules);
+        let complete = advance(self.guide.as_mut(), token, rules)?;
+        let finish = self.ending.after(token, self.ids.len() - self.prompt_tokens, complete, rules);
         let mut text = self.stream.push(token);
         if finish.is_some() {
             text.push_str(&self.stream.finish());
         }
         Ok(Piece { request: rules.request, sequence: self.sequence, token, text, logprob, finish, score: None })
+    }
+}
+
+/// Tells a text's guide which token came. True where nothing can follow it.
+pub(super) fn advance(guide: Option<&mut Guide>, token: u32, rules: &Rules) -> Result<bool> {
+    match guide {
+        Some(guide) if !rules.settings.eos.contains(&token) => guide.take(token),
+        _ => Ok(false),
     }
 }
 
@@ -179,12 +197,14 @@ impl Ending {
         ending
     }
 
-    /// Why the text ends after its `new`-th new token, if it does.
-    pub(super) fn after(&mut self, token: u32, new: usize, rules: &Rules) -> Option<FinishReason> {
+    /// Why the text ends after its `new`-th new token, if it does; `complete` where its grammar has nothing to add.
+    pub(super) fn after(&mut self, token: u32, new: usize, complete: bool, rules: &Rules) -> Option<FinishReason> {
         let settings = &rules.settings;
         let stopped = !settings.stop_strings.is_empty() && self.completes_a_stop_string(token, rules);
         if settings.eos.contains(&token) {
             Some(FinishReason::Eos)
+        } else if complete {
+            Some(FinishReason::Grammar)
         } else if stopped {
             Some(FinishReason::StopString)
         } else if new >= settings.max_new_tokens {

@@ -3,12 +3,15 @@
 //! An [`Engine`] is a loaded model. It turns prompts and [`Sampling`] into a [`Generation`], an iterator of [`Piece`]s.
 //! `load` builds it. `sampling` names the settings, `defaults` and `settings` resolve them, `request` makes a task of a
 //! prompt; `scheduler` runs the steps, `line` and `beams` are the two ways in which texts grow, `sampler` picks tokens
-//! with the `filters` and the numbers of `random`. `session` keeps caches between generations, `chat` turns messages into prompts. `score` judges a given text, `bench` makes passes of given sizes.
+//! with the `filters` and the numbers of `random`, among those that a `constraint` leaves. `session` keeps caches between
+//! generations; `chat` turns messages into prompts. `score` judges a given text, `bench` makes
+//! passes of given sizes.
 
 mod beams;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only the command measures
 pub(crate) mod bench;
 mod chat;
+mod constraint;
 mod defaults;
 mod fetch;
 mod filters;
@@ -28,6 +31,9 @@ mod settings;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub use constraint::Schema;
+#[cfg(all(feature = "cli", feature = "hub"))]
+pub(crate) use fetch::SUPPORTED;
 pub use generation::{CancelHandle, Generation};
 pub use load::{EngineBuilder, Info};
 pub use piece::{Completion, FinishReason, Piece, TokenLogprob};

@@ -35,6 +35,8 @@ impl std::fmt::Display for Piece {
 pub enum FinishReason {
     /// The model ended it.
     Eos,
+    /// What `json_schema`, `regex`, `choice` or `grammar` asks for is complete, and nothing can follow.
+    Grammar,
     /// One of `stop_strings` was completed.
     StopString,
     /// `max_new_tokens`, `max_length` or the context is used up.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::constraint::Constraint;
 use super::defaults::PIPELINE_LIMIT;
 use super::generation::PromptText;
 use super::line::Rules;
@@ -82,13 +83,15 @@ impl Loaded {
         };
         let settings = Settings::resolve(merged, user, &against, warnings)?;
         let sampler = Sampler::new(&settings, tokens.len(), &self.tokenizer)?;
+        let constraint = Constraint::of(&settings.resolved)?;
+        let guide = constraint.map(|constraint| self.vocabulary()?.guide(constraint)).transpose()?;
         let prompt = PromptText { text, tokens: tokens.len() };
         let healing = settings.resolved.token_healing == Some(true);
         let heal = if healing { take_tail(&mut tokens, self)? } else { None };
         if healing && heal.is_none() {
             warnings.push("`token_healing` has no effect: no longer token begins with the prompt's last one, or it is the only one".to_owned());
         }
-        let rules = Rules { request, settings, sampler, tokenizer: Arc::clone(&self.tokenizer), deadline: None };
+        let rules = Rules { request, settings, sampler, tokenizer: Arc::clone(&self.tokenizer), guide, deadline: None };
         Ok((Task::new(rules, tokens, heal), prompt))
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::constraint::Mask;
 use super::filters::{cut_off, keep_min_p, keep_top_h, keep_top_k, keep_top_p, keep_typical, log_softmax};
 use super::random::Random;
 use super::settings::Settings;
@@ -20,6 +21,9 @@ const CERTAIN: f32 = 1e30;
 /// The steps that one request's settings ask for.
 pub(super) struct Sampler {
     steps: Vec<Step>,
+    /// How many of the steps come before a mask: what sorts and cuts must see only what a constraint allows.
+    before_mask: usize,
+    eos: Vec<u32>,
     prompt_tokens: usize,
 }
 
@@ -126,20 +130,30 @@ impl Sampler {
             let behind_forced = prompt_tokens <= 1 && s.forced_bos_token_id.is_some();
             steps.push(Step::Suppress { at: Some(prompt_tokens + usize::from(behind_forced)), ids: ids.clone() });
         }
+        let before_mask = steps.len();
         if settings.do_sample {
             add_filters(&mut steps, settings, keep);
         }
         if s.renormalize_logits == Some(true) {
             steps.push(Step::Renormalize);
         }
-        Ok(Sampler { steps, prompt_tokens })
+        Ok(Sampler { steps, before_mask, eos: eos.clone(), prompt_tokens })
     }
 
-    /// Applies all steps to the scores of the token that follows `ids`, prompt included.
-    pub(super) fn process(&self, ids: &[u32], scores: &mut [f32]) {
-        for step in &self.steps {
-            step.apply(ids, self.prompt_tokens, scores);
+    /// Applies all steps to the scores of the token that follows `ids`, prompt included. A mask has the last word on what
+    /// may come: neither a forced token nor a bias brings back what it forbids.
+    pub(super) fn process(&self, ids: &[u32], mask: Option<&Mask>, scores: &mut [f32]) {
+        let (before, behind) = self.steps.split_at(self.before_mask);
+        for step in before {
+            let is_impossible = |forced: &[u32]| mask.is_some_and(|mask| !mask.allows_any(forced, &self.eos));
+            if !matches!(step, Step::Only { ids: forced, .. } if is_impossible(forced)) {
+                step.apply(ids, self.prompt_tokens, scores);
+            }
         }
+        if let Some(mask) = mask {
+            mask.apply(&self.eos, scores);
+        }
+        behind.iter().for_each(|step| step.apply(ids, self.prompt_tokens, scores));
     }
 }
 
@@ -350,7 +364,11 @@ mod tests {
             };
             compared += 1;
             let mut found = scores(&case["logits"]);
-            Sampler::new(&settings, prompt_tokens, &tokenizer).unwrap().process(&ids(&case["input_ids"]), &mut found);
+            Sampler::new(&settings, prompt_tokens, &tokenizer).unwrap().process(
+                &ids(&case["input_ids"]),
+                None,
+                &mut found,
+            );
             for (i, (found, expected)) in found.iter().zip(scores(&case["expected"])).enumerate() {
                 let same = *found == expected || (found - expected).abs() <= 1e-5 * expected.abs().max(1.0);
                 assert!(same, "{name}: score {i} is {found}, expected {expected}; settings {}", case["settings"]);

@@ -7,6 +7,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::constraint::{Constraint, Schema};
+#[cfg(feature = "cli")]
+use super::constraint::{schema_argument, text_or_file};
+
 /// How to generate. `Sampling::default()` leaves everything to the model.
 ///
 /// ```
@@ -135,6 +139,20 @@ pub struct Sampling {
     #[cfg_attr(feature = "cli", arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Penalties and biases"))]
     pub renormalize_logits: Option<bool>,
 
+    /// The text is JSON that this schema allows: a schema, or @FILE
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SCHEMA|@FILE", value_parser = schema_argument, help_heading = "Constrained output"))]
+    pub json_schema: Option<Schema>,
+    /// The text matches this regular expression, all of it
+    #[cfg_attr(feature = "cli", arg(long, value_name = "REGEX", help_heading = "Constrained output"))]
+    pub regex: Option<String>,
+    /// The text is this one; repeated, one of these
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TEXT", help_heading = "Constrained output"))]
+    pub choice: Option<Vec<String>>,
+    /// The text is one of this grammar, in Lark's form or llama.cpp's (GBNF): a grammar, or @FILE
+    #[cfg_attr(feature = "cli", arg(long, value_name = "GRAMMAR|@FILE", value_parser = text_or_file, help_heading = "Constrained output"))]
+    pub grammar: Option<String>,
+
     /// Texts to return for one prompt
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Search"))]
     pub num_return_sequences: Option<usize>,
@@ -182,6 +200,17 @@ impl Sampling {
     pub fn greedy() -> Sampling {
         Sampling { do_sample: Some(false), ..Sampling::default() }
     }
+
+    /// Whether a schema, an expression, a choice or a grammar is asked for.
+    pub fn is_constrained(&self) -> bool {
+        self.json_schema.is_some() || self.regex.is_some() || self.choice.is_some() || self.grammar.is_some()
+    }
+
+    /// Whether the schema, expression, choice or grammar of the text can be kept, as far as that is known without a model.
+    /// A generation asks the same; who loads or fetches a model first may want to know before.
+    pub fn check_constraint(&self) -> crate::error::Result<()> {
+        Constraint::of(self)?.map_or(Ok(()), Constraint::check)
+    }
 }
 
 /// `$a`'s fields, and `$b`'s where those are absent. The list is the struct's, or it does not compile.
@@ -211,6 +240,7 @@ impl Sampling {
             repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size,
             bad_words, bad_words_ids, suppress_tokens, begin_suppress_tokens, forced_bos_token_id,
             forced_eos_token_id, sequence_bias, logit_bias, renormalize_logits,
+            json_schema, regex, choice, grammar,
             num_return_sequences, num_beams, early_stopping, length_penalty,
             prompt_lookup_num_tokens, max_matching_ngram_size, token_healing, truncation,
             return_full_text, skip_special_tokens, logprobs, top_logprobs, prompt_logprobs

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::beams::BeamSearch;
+use super::constraint::Guide;
 use super::filters::log_softmax;
 use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
@@ -29,6 +30,10 @@ pub(super) struct Task {
     memory: Option<Memory>,
     /// Tokens of the prompt that the memory had.
     pub(super) cached: usize,
+    /// A row that the first forward pass must give, where the memory is a file's.
+    proof: Option<KvCache>,
+    /// What the user should know, found on the way.
+    pub(super) warning: Option<String>,
     /// Rows of logits that the running forward pass owes it.
     rows: usize,
     pub(super) prompt_logprobs: Vec<TokenLogprob>,
@@ -57,7 +62,8 @@ pub(super) struct Heal {
 impl Task {
     pub(super) fn new(rules: Rules, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
         let (stage, prompt_logprobs) = (Stage::Waiting, Vec::new());
-        Task { rules, prompt, heal, stage, memory: None, cached: 0, rows: 0, prompt_logprobs }
+        let (memory, proof, warning) = (None, None, None);
+        Task { rules, prompt, heal, stage, memory, cached: 0, proof, warning, rows: 0, prompt_logprobs }
     }
 
     /// The task begins with what `memory` holds of its prompt, and leaves its own cache there.
@@ -71,7 +77,7 @@ impl Task {
 
     pub(super) fn stop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
-        let Some(memory) = &self.memory else { return };
+        let Some(memory) = self.memory.as_ref().filter(|_| self.proof.is_none()) else { return };
         match stage {
             Stage::Prompt(cache) => memory.keep(&self.prompt, cache),
             Stage::Lines(lines) => {
@@ -95,6 +101,7 @@ impl Task {
             let mut cache = self.recall(loaded);
             cache.set_goal(self.prompt.len(), loaded.reading().border);
             recalled = cache.len();
+            self.proof = self.proof.take().filter(|proof| proof.len() == recalled + 1); // or the goal emptied the cache
             self.cached = recalled;
             self.stage = Stage::Prompt(cache);
         }
@@ -126,21 +133,34 @@ impl Task {
         recalled
     }
 
-    /// The cache to begin with. The prompt's last token is always computed: the logits behind it are wanted.
-    fn recall(&self, loaded: &Loaded) -> KvCache {
-        let known = match &self.memory {
-            Some(memory) if !self.rules.settings.prompt_logprobs => {
-                memory.recall(&self.prompt[..self.prompt.len() - 1])
-            }
-            _ => None, // whoever asks for the prompt's own logits needs all of it computed
-        };
-        known.unwrap_or_else(|| loaded.new_cache())
+    /// The cache to begin with.
+    fn recall(&mut self, loaded: &Loaded) -> KvCache {
+        let memory = self.memory.as_ref().filter(|_| !self.rules.settings.prompt_logprobs); // those need all of it computed
+        let Some(recalled) = memory.and_then(|memory| memory.recall(&self.prompt)) else { return loaded.new_cache() };
+        self.proof = recalled.proof;
+        recalled.cache
+    }
+
+    /// True where the rows that were computed do not go on as those of a file do: the prompt is read again from its start.
+    fn refutes(&mut self, cache: &KvCache, loaded: &Loaded) -> bool {
+        let Some(proof) = self.proof.take() else { return false };
+        if cache.has_same_row(&proof, proof.len() - 1) {
+            return false;
+        }
+        self.warning = Some("the prompt cache holds other numbers than this model computes; it is not used".to_owned());
+        self.memory.iter().for_each(Memory::forget_stored);
+        self.cached = 0;
+        self.stage = Stage::Prompt(loaded.new_cache());
+        true
     }
 
     /// Takes this request's rows of logits, each (vocabulary): as many as it fed for, whatever it makes of them.
     fn accept(&mut self, rows: &[&[f32]], loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Stage::Prompt(cache) = &mut self.stage {
             let cache = std::mem::take(cache);
+            if self.refutes(&cache, loaded) {
+                return Ok(());
+            }
             self.note_prompt(rows, cache.len())?;
             match rows.last() {
                 Some(row) if cache.len() == self.prompt.len() => self.begin(row, cache, loaded, pieces)?,
@@ -176,7 +196,7 @@ impl Task {
     fn begin(&mut self, row: &[f32], cache: KvCache, loaded: &Loaded, pieces: &mut Vec<Piece>) -> Result<()> {
         if let Some(heal) = self.heal.as_mut().filter(|heal| !heal.candidates.is_empty()) {
             check_finite(row, self.prompt.len() - 1)?;
-            self.prompt.push(heal.choose(row, loaded));
+            self.prompt.push(heal.choose(row, loaded, &mut self.rules.guide));
             self.note_next(self.prompt.len() - 1, row);
             self.stage = Stage::Prompt(cache);
             return Ok(());
@@ -240,16 +260,27 @@ impl Drop for Task {
 }
 
 impl Heal {
-    /// The likeliest token that begins with the tail's bytes. The tail itself has a head start of 1, as in transformers.
-    fn choose(&mut self, row: &[f32], loaded: &Loaded) -> u32 {
+    /// The likeliest token that begins with the tail's bytes and goes on as the guide allows. The tail itself has a head
+    /// start of 1, as in transformers.
+    fn choose(&mut self, row: &[f32], loaded: &Loaded, guide: &mut Option<Guide>) -> u32 {
+        if let Some(guide) = guide.as_ref() {
+            let possible = |id: &u32| guide.behind(&self.bytes_behind(*id, loaded)).is_some();
+            self.candidates = self.candidates.iter().copied().filter(possible).collect();
+        }
         let scores: Vec<f32> =
             self.candidates.iter().map(|id| row[*id as usize] + f32::from(*id == self.tail)).collect();
         let chosen = likeliest(&scores).map_or(self.tail, |i| self.candidates[i as usize]);
-        let mut bytes = Vec::new();
-        loaded.tokenizer.append_bytes(chosen, &mut bytes);
-        self.added = bytes.split_off(self.bytes.len().min(bytes.len()));
+        self.added = self.bytes_behind(chosen, loaded);
+        *guide = guide.as_ref().and_then(|guide| guide.behind(&self.added));
         self.candidates.clear();
         chosen
+    }
+
+    /// What a token has behind the bytes that it must begin with.
+    fn bytes_behind(&self, token: u32, loaded: &Loaded) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loaded.tokenizer.append_bytes(token, &mut bytes);
+        bytes.split_off(self.bytes.len().min(bytes.len()))
     }
 }
 
@@ -304,8 +335,9 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
             for task in tasks.iter_mut().filter(|task| !task.is_done()) {
                 let (mine, others) = rest.split_at(task.rows);
                 rest = others;
-                let mut pieces = Vec::new();
+                let (mut pieces, cached) = (Vec::new(), task.cached);
                 let outcome = task.accept(mine, loaded, &mut pieces);
+                timings.cached_tokens -= cached - task.cached; // a file's that were refuted
                 results.extend(pieces.into_iter().map(|piece| (task.rules.request, Ok(piece))));
                 if let Err(error) = outcome {
                     task.stop();

@@ -62,7 +62,7 @@ pub(crate) const TYPES: &[TensorType] = &[
     blocks(20, "IQ4_NL", Format::Iq4Nl),
     unread(21, "IQ3_S", 256, 110),
     unread(22, "IQ2_S", 256, 82),
-    unread(23, "IQ4_XS", 256, 136),
+    blocks(23, "IQ4_XS", Format::Iq4Xs),
     plain(24, "I8", 1, None),
     plain(25, "I16", 2, None),
     plain(26, "I32", 4, None),

@@ -57,19 +57,28 @@ impl Header {
             Location::Embedded(_, bytes) => Bytes::Embedded(bytes),
             Location::Disk(path) => Bytes::map(path)?,
         });
-        let length = bytes.all().len();
-        Ok((Header::read(location.path(), &bytes, length as u64)?, bytes))
+        let length = bytes.all().len() as u64;
+        let header =
+            Header::parse(&mut Reader::new(location.path(), bytes.all(), length), location.path(), &bytes, length)?;
+        Ok((header, bytes))
     }
 
-    /// Checks the head of a file of `length` bytes, of which `bytes` are the first ones, or all.
-    pub(crate) fn read(path: &Path, bytes: &Arc<Bytes>, length: u64) -> Result<Header> {
-        let mut reader = Reader::new(path, bytes.all());
-        let version = read_version(&mut reader, path)?;
+    /// Checks the head of a file of `length` bytes, of which `bytes` are the first ones; `None` if they are too few.
+    pub(crate) fn of_first(path: &Path, bytes: &Arc<Bytes>, length: u64) -> Result<Option<Header>> {
+        let mut reader = Reader::new(path, bytes.all(), length);
+        match Header::parse(&mut reader, path, bytes, length) {
+            Err(_) if reader.is_short() => Ok(None),
+            header => header.map(Some),
+        }
+    }
+
+    fn parse(reader: &mut Reader, path: &Path, bytes: &Arc<Bytes>, length: u64) -> Result<Header> {
+        let version = read_version(reader, path)?;
         let tensors = reader.u64("the number of tensors")?;
         let pairs = reader.u64("the number of keys")?;
-        let metadata = Metadata::read(&mut reader, pairs, path, bytes)?;
+        let metadata = Metadata::read(reader, pairs, path, bytes)?;
         let alignment = alignment_of(&metadata)?;
-        let table = read_table(&mut reader, tensors)?;
+        let table = read_table(reader, tensors)?;
         let data_start = (reader.at() as u64).next_multiple_of(alignment);
         let tensors = place(path, table, data_start, alignment, length)?;
         let data_start = data_start.min(length);

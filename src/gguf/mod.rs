@@ -4,14 +4,21 @@
 //! that the file states before that fits into what is left of it. Numbers of tensors are not looked at here. The format:
 //! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; versions 2 and 3, little endian.
 
+mod config;
 mod dtype;
+mod families;
 mod header;
 mod metadata;
+mod model;
+mod names;
 mod reader;
 
 pub(crate) use dtype::{ReadAs, TensorType};
-pub(crate) use header::{Header, TensorInfo};
-pub(crate) use metadata::{Metadata, Strings};
+pub(crate) use header::Header;
+pub(crate) use metadata::Metadata;
+pub(crate) use model::Gguf;
+#[cfg(feature = "cli")]
+pub(crate) use model::Tensor;
 
 #[cfg(test)]
 mod tests;

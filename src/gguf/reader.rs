@@ -8,13 +8,23 @@ use crate::error::{Error, Result};
 /// A place in a file's bytes.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
+    /// Of the whole file, of which the bytes may be the first ones.
+    length: usize,
     at: usize,
     path: &'a Path,
+    /// Whether more of the file was wanted than the bytes are.
+    is_short: bool,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(path: &'a Path, bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0, path }
+    pub(super) fn new(path: &'a Path, bytes: &'a [u8], length: u64) -> Reader<'a> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).max(bytes.len());
+        Reader { bytes, length, at: 0, path, is_short: false }
+    }
+
+    /// Whether it failed since the file has more bytes than were given.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// How far it is.
@@ -24,12 +34,16 @@ impl<'a> Reader<'a> {
 
     /// Bytes that are left.
     pub(super) fn left(&self) -> usize {
-        self.bytes.len() - self.at
+        self.length - self.at
     }
 
     /// Passes over so many bytes. `what` is for the message.
     pub(super) fn skip(&mut self, bytes: u64, what: &str) -> Result<Range<usize>> {
         match usize::try_from(bytes).ok().filter(|bytes| *bytes <= self.left()) {
+            Some(bytes) if self.at + bytes > self.bytes.len() => {
+                self.is_short = true;
+                Err(self.damaged(format!("expected {bytes} bytes of {what}, which are not here")))
+            }
             Some(bytes) => {
                 self.at += bytes;
                 Ok(self.at - bytes..self.at)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Header, ReadAs};
 use crate::error::Result;
 use crate::mapped::Bytes;
+use crate::source::Location;
 
 #[path = "../../tests/it/gguf/file.rs"]
 #[allow(dead_code)]
@@ -13,8 +14,8 @@ mod file;
 use file::{ARRAY, BOOL, F64, GgufFile, I8, I16, I32, I64, STRING, U8, U16, U64, array, string};
 
 fn read(bytes: Vec<u8>) -> Result<Header> {
-    let length = bytes.len() as u64;
-    Header::read(Path::new("m.gguf"), &Arc::new(Bytes::Embedded(bytes.leak())), length)
+    let location = Location::Embedded("m.gguf", bytes.leak());
+    Ok(Header::open(&location)?.0)
 }
 
 fn refused(bytes: Vec<u8>, words: &[&str]) {
@@ -139,6 +140,21 @@ fn tensors_lie_where_the_table_says() {
         read(GgufFile { alignment: 1, ..tensors() }.number("general.alignment", 1).bytes()).unwrap().alignment,
         1
     );
+}
+
+#[test]
+fn the_first_bytes_of_a_file_are_enough_once_they_hold_its_head() {
+    let made = tensors().text("a.key", "value").texts("array", &["x", "yz"]);
+    let (bytes, head) = (made.bytes(), made.head().len());
+    for length in 0..bytes.len() {
+        let first = Arc::new(Bytes::Read(bytes[..length].to_vec()));
+        let found = Header::of_first(Path::new("m.gguf"), &first, bytes.len() as u64).unwrap();
+        assert_eq!(found.map(|header| header.tensors.len()), (length >= head).then_some(3), "{length} bytes");
+        let cut = Header::of_first(Path::new("m.gguf"), &first, length as u64);
+        assert!(cut.is_err(), "all of the {length} bytes that there are");
+    }
+    let damaged = Arc::new(Bytes::Read(b"GGUF\x07\0\0\0".to_vec()));
+    assert!(Header::of_first(Path::new("m.gguf"), &damaged, 1 << 30).is_err());
 }
 
 #[test]

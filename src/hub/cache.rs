@@ -73,6 +73,27 @@ impl RepoCache {
         Commit::new(std::fs::read_to_string(self.reference(revision)).ok()?.trim())
     }
 
+    /// The files of a snapshot that are here, in folders of it as well.
+    pub(crate) fn files(&self, commit: &Commit) -> Vec<RepoPath> {
+        /// Folders within folders; models lie at the top or one below.
+        const DEEPEST: usize = 4;
+        fn walk(folder: &Path, before: &str, depth: usize, found: &mut Vec<RepoPath>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let (name, path) = (format!("{before}{name}"), entry.path());
+                if path.is_dir() && depth < DEEPEST {
+                    walk(&path, &format!("{name}/"), depth + 1, found);
+                } else if path.is_file() {
+                    found.extend(RepoPath::new(&name));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.snapshot(commit), "", 0, &mut found);
+        found.sort();
+        found
+    }
+
     /// A file of a snapshot, if it is here.
     pub(crate) fn file(&self, commit: &Commit, file: &RepoPath) -> Option<PathBuf> {
         let path = self.pointer(commit, file);

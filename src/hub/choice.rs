@@ -36,7 +36,7 @@ pub(super) fn choose<'r>(
     judge: &dyn Fn(PathBuf, &str) -> Result<()>,
 ) -> Result<Choice<'r>> {
     let all_of = |paths: &[RepoPath]| paths.iter().map(|path| present(remote, path)).collect::<Result<Vec<_>>>();
-    if name.selection != Selection::Weights {
+    if name.selection != Selection::Weights || files::is_gguf_alone(&remote.paths()) {
         let weights = match files::weights(name, &remote.paths())? {
             Weights::Named(paths) => all_of(&paths)?,
             Weights::Single(path) | Weights::Index(path) => all_of(&[path])?,
@@ -64,6 +64,12 @@ pub(super) fn choose<'r>(
         }
     };
     Ok(Choice { config: Some((config, text)), beside, weights })
+}
+
+/// The files of a model in GGUF, where it is one.
+pub(super) fn gguf_of<'r>(choice: &Choice<'r>) -> Option<Vec<&'r RemoteFile>> {
+    let is_gguf = choice.config.is_none() && choice.weights.iter().all(|file| file.path.as_str().ends_with(".gguf"));
+    (is_gguf && !choice.weights.is_empty()).then(|| choice.weights.clone())
 }
 
 /// Whether a repository has a tokenizer that is read.

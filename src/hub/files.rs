@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::name::{HubName, RepoPath, Selection};
 use crate::error::{Error, HubFailure, Result, quote};
+use crate::source::{PartName, is_a_model};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -46,7 +47,10 @@ pub(crate) fn weights(name: &HubName, files: &[RepoPath]) -> Result<Weights> {
         Selection::Weights => match (has(SINGLE), has(INDEX)) {
             (Some(single), _) => Ok(Weights::Single(single)),
             (None, Some(index)) => Ok(Weights::Index(index)),
-            (None, None) => Err(no_safetensors(&repo, files)),
+            (None, None) => match &models_in(files)[..] {
+                [one] => Ok(Weights::Named(one.clone())),
+                _ => Err(no_safetensors(&repo, files)),
+            },
         },
         Selection::File(file) if files.contains(file) => Ok(Weights::Named(parts_of(file, files))),
         Selection::File(file) => Err(Error::hub(
@@ -55,12 +59,12 @@ pub(crate) fn weights(name: &HubName, files: &[RepoPath]) -> Result<Weights> {
             listing("its weights are", files.iter().filter(|file| is_weights(file))),
         )),
         Selection::Quantised(quantisation) => {
-            let ggufs: Vec<&RepoPath> = files.iter().filter(|file| file.as_str().ends_with(".gguf")).collect();
-            let found = ggufs.iter().copied().filter(|file| is_quantised_as(file, quantisation));
-            let first_parts: BTreeSet<Vec<RepoPath>> = found.map(|file| parts_of(file, files)).collect();
-            match first_parts.len() {
-                1 => Ok(Weights::Named(first_parts.into_iter().next().unwrap_or_default())),
-                0 => Err(Error::hub(
+            let ggufs: Vec<&RepoPath> = files.iter().filter(|file| is_gguf_model(file)).collect();
+            let mut found = models_in(files);
+            found.retain(|parts| parts.iter().any(|file| is_quantised_as(file, quantisation)));
+            match &found[..] {
+                [one] => Ok(Weights::Named(one.clone())),
+                [] => Err(Error::hub(
                     HubFailure::NotFound,
                     format!("{repo} has no GGUF file of the quantisation {}", quote(quantisation)),
                     listing("its GGUF files are", ggufs.into_iter()),
@@ -68,7 +72,7 @@ pub(crate) fn weights(name: &HubName, files: &[RepoPath]) -> Result<Weights> {
                 _ => Err(Error::hub(
                     HubFailure::Name,
                     format!("{repo} has several GGUF files of the quantisation {}", quote(quantisation)),
-                    listing("name one of", first_parts.iter().filter_map(|parts| parts.first())),
+                    listing("name one of", found.iter().filter_map(|parts| parts.first())),
                 )),
             }
         }
@@ -120,17 +124,27 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 /// A file with all parts of its split: `m-00001-of-00003.gguf` brings the other two.
 fn parts_of(file: &RepoPath, files: &[RepoPath]) -> Vec<RepoPath> {
-    fn split(name: &str) -> Option<(&str, &str)> {
-        let stem = name.strip_suffix(".gguf")?;
-        let (rest, total) = stem.rsplit_once("-of-")?;
-        let (base, part) = rest.rsplit_once('-')?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        (digits(part) && digits(total)).then_some((base, total))
-    }
-    match split(file.as_str()) {
-        Some(whole) => files.iter().filter(|other| split(other.as_str()) == Some(whole)).cloned().collect(),
+    let whole = |file: &RepoPath| PartName::of(file.as_str()).map(|name| (name.base.to_owned(), name.parts));
+    match whole(file) {
+        Some(own) => files.iter().filter(|other| whole(other).as_ref() == Some(&own)).cloned().collect(),
         None => vec![file.clone()],
     }
+}
+
+/// The models in GGUF files, each with its parts in order.
+pub(crate) fn models_in(files: &[RepoPath]) -> Vec<Vec<RepoPath>> {
+    let ggufs = files.iter().filter(|file| is_gguf_model(file));
+    let mut models: Vec<Vec<RepoPath>> = ggufs.map(|file| parts_of(file, files)).collect();
+    models.iter_mut().for_each(|parts| parts.sort());
+    models.sort();
+    models.dedup();
+    models
+}
+
+/// Whether a repository's model is in GGUF files and nowhere else.
+pub(crate) fn is_gguf_alone(files: &[RepoPath]) -> bool {
+    let has = |wanted: &str| files.iter().any(|file| file.as_str() == wanted);
+    !has(SINGLE) && !has(INDEX) && !models_in(files).is_empty()
 }
 
 /// True where a file's name states the quantisation: `model-Q4_K_M.gguf` and `model.q4_k_m-00001-of-00002.gguf`.
@@ -142,16 +156,20 @@ fn is_quantised_as(file: &RepoPath, quantisation: &str) -> bool {
     })
 }
 
+fn is_gguf_model(file: &RepoPath) -> bool {
+    file.as_str().ends_with(".gguf") && is_a_model(file.as_str())
+}
+
 fn is_weights(file: &RepoPath) -> bool {
-    [".safetensors", ".gguf"].iter().any(|ending| file.as_str().ends_with(ending))
+    file.as_str().ends_with(".safetensors") || is_gguf_model(file)
 }
 
 fn no_safetensors(repo: &str, files: &[RepoPath]) -> Error {
-    let ggufs = files.iter().filter(|file| file.as_str().ends_with(".gguf"));
+    let ggufs = files.iter().filter(|file| is_gguf_model(file));
     let pickles: Vec<&RepoPath> =
         files.iter().filter(|file| file.as_str().ends_with(".bin") || file.as_str().ends_with(".pth")).collect();
     let found = match (ggufs.clone().next(), pickles.first()) {
-        (Some(_), _) => "found GGUF files",
+        (Some(_), _) => "found several GGUF files",
         (None, Some(_)) => "found only pickles, which can run code when they are read",
         (None, None) => "found no weights",
     };

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::tensor::Metadata;
 
@@ -12,6 +12,8 @@ use super::choice::shown;
 use super::client::Client;
 use super::trouble::Trouble;
 use crate::error::{Error, HubFailure, Result, quote};
+use crate::gguf::{Gguf, Header};
+use crate::mapped::Bytes;
 
 /// Bytes of the first request: the header of most files of a few hundred tensors fits.
 const FIRST: u64 = 64 << 10;
@@ -77,6 +79,34 @@ pub(super) fn read_all(
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(at, header)| Ok((shown(remote, &files[at].path), header?))).collect()
+}
+
+/// The head of a model in GGUF files.
+pub(super) fn read_gguf(client: &Client, remote: &Repository, files: &[&RemoteFile]) -> Result<Gguf> {
+    let mut heads = Vec::new();
+    for file in files {
+        heads.push(read_gguf_head(client, remote, file)?);
+    }
+    Gguf::of_heads(heads).ok_or_else(|| Error::hub(HubFailure::NotFound, "expected a GGUF file, found none", ""))
+}
+
+/// Reads more and more of a file until its head is whole: a vocabulary of 250,000 tokens has about ten megabytes.
+fn read_gguf_head(client: &Client, remote: &Repository, file: &RemoteFile) -> Result<(Header, Arc<Bytes>)> {
+    let (path, shown) = (file_path(&remote.id, &remote.commit, &file.path), shown(remote, &file.path));
+    let (mut bytes, mut end) = (Vec::new(), FIRST.min(file.size));
+    loop {
+        bytes.extend(range(client, &path, bytes.len() as u64, end)?);
+        let first = Arc::new(Bytes::Read(bytes));
+        if let Some(header) = Header::of_first(&shown, &first, file.size)? {
+            return Ok((header, first));
+        }
+        if end >= file.size.min(LONGEST) {
+            let problem = format!("expected a head of at most {LONGEST} bytes in {}, found a longer one", quote(&path));
+            return Err(Error::hub(HubFailure::Damaged, problem, "try another revision or repository"));
+        }
+        bytes = first.all().to_vec();
+        end = (4 * end).min(file.size).min(LONGEST);
+    }
 }
 
 /// Some bytes of a file.

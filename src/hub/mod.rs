@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::Metadata;
 
 use self::cache::RepoCache;
-use self::name::{HubName, RepoId, RepoPath, Revision, Selection};
+use self::name::{Commit, HubName, RepoId, RepoPath, Revision, Selection};
 pub use self::offline::{NetworkBan, forbid_network};
 use self::progress::OnProgress;
 pub use self::progress::{FileProgress, FileState, Progress};
@@ -50,7 +50,8 @@ pub use self::progress::{FileProgress, FileState, Progress};
 pub use self::pull::{Plan, PlannedFile, Pulled};
 use self::settings::{Network, Settings, Token};
 use crate::error::{Error, HubFailure, Result, quote};
-use crate::source::{Source, TokenizerFiles};
+use crate::gguf::Gguf;
+use crate::source::{Location, PartName, Source, TokenizerFiles};
 
 /// What a model is held against before its weights move.
 pub(crate) struct Requirements {
@@ -58,6 +59,8 @@ pub(crate) struct Requirements {
     pub(crate) config: fn(&Path, &str) -> Result<()>,
     /// The header of a weight file: are its dtypes known?
     pub(crate) weights: fn(&Path, &Metadata) -> Result<()>,
+    /// The head of a GGUF file: all of that.
+    pub(crate) gguf: fn(&Gguf) -> Result<()>,
 }
 
 /// The Hub and this machine's cache of it.
@@ -151,8 +154,8 @@ impl Hub {
     /// Finds the files of a model that is named as on the Hub: in the cache, or else on the Hub.
     pub(crate) fn resolve(&self, name: &str, check: &Requirements) -> Result<Source> {
         let names = candidates(name)?;
-        if let Some(name) = names.first().filter(|name| name.selection != Selection::Weights) {
-            return Err(gguf(name));
+        if let Some(other) = names.first().filter(|name| is_single_file(name)) {
+            return Err(not_a_model(other));
         }
         let mut missing = None;
         for candidate in &names {
@@ -176,6 +179,9 @@ impl Hub {
     pub(crate) fn tokenizer(&self, name: &str) -> Result<TokenizerFiles> {
         let names = candidates(name)?;
         let here = |name: &HubName| {
+            if let Ok(Source { tokenizer: tokenizer @ TokenizerFiles::Gguf(_), .. }) = self.in_cache(name) {
+                return Some(tokenizer);
+            }
             let cache = RepoCache::new(&self.settings.cache, &name.repo);
             TokenizerFiles::in_folder(&cache.snapshot(&cache.commit(&name.revision)?)).ok()
         };
@@ -183,6 +189,10 @@ impl Hub {
             return Ok(files);
         }
         let Some(wanted) = names.first() else { return Err(unnamed(name)) };
+        if wanted.selection != Selection::Weights {
+            let problem = format!("the tokenizer of {} is in its weight file, which is not in the cache", quote(name));
+            return Err(Error::hub(HubFailure::NotFound, problem, format!("`fireside pull {wanted}` fetches it")));
+        }
         if let Some(why) = self.offline_because() {
             return Err(Error::hub(
                 HubFailure::Offline,
@@ -207,9 +217,16 @@ impl Hub {
         let commit = cache.commit(&name.revision).ok_or_else(|| missing("nothing of it is there"))?;
         let file = |path: &str| RepoPath::new(path).and_then(|path| cache.file(&commit, &path));
         let need = |path: &str| file(path).ok_or_else(|| missing(&format!("its `{path}` is missing")));
-        match &name.selection {
-            Selection::Weights => {}
-            Selection::Quantised(_) | Selection::File(_) => return Err(gguf(name)),
+        if is_single_file(name) {
+            return Err(not_a_model(name));
+        }
+        if name.selection != Selection::Weights || file(files::SINGLE).is_none() && file(files::INDEX).is_none() {
+            if let Some(found) = self.gguf_in_cache(name, &cache, &commit) {
+                return Ok(found);
+            }
+            if name.selection != Selection::Weights {
+                return Err(missing("its file is missing"));
+            }
         }
         need(files::CONFIG)?;
         if file(files::SINGLE).is_none() {
@@ -225,6 +242,32 @@ impl Hub {
             return Err(missing("its `tokenizer.json` is missing"));
         }
         Source::in_folder(&name.to_string(), &cache.snapshot(&commit))
+    }
+
+    /// A model in GGUF files of the commit that the revision is at, or else of another one that is here: single files do
+    /// not move a branch.
+    fn gguf_in_cache(&self, name: &HubName, cache: &RepoCache, commit: &Commit) -> Option<Source> {
+        let others = || {
+            let folder = std::fs::read_dir(cache.folder().join("snapshots")).into_iter().flatten().flatten();
+            let mut others: Vec<_> = folder
+                .filter_map(|entry| {
+                    let time = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
+                    Some((std::cmp::Reverse(time), Commit::new(entry.file_name().to_str()?)?))
+                })
+                .collect();
+            others.sort_by_key(|(time, _)| *time);
+            others.into_iter().map(|(_, commit)| commit)
+        };
+        let is_a_branch = name.revision.as_commit().is_none() && name.selection != Selection::Weights;
+        let commits = std::iter::once(commit.clone()).chain(is_a_branch.then(others).into_iter().flatten());
+        commits.into_iter().find_map(|commit| {
+            let here = cache.files(&commit);
+            let files::Weights::Named(parts) = files::weights(name, &here).ok()? else { return None };
+            let first = parts.first()?;
+            let all = PartName::of(first.as_str()).map_or(1, |part| part.parts as usize);
+            let path = cache.file(&commit, first).filter(|_| parts.len() == all)?;
+            Some(Source::of_gguf(&name.to_string(), Location::Disk(path)))
+        })
     }
 
     /// Why no request may be made.
@@ -329,10 +372,15 @@ fn unnamed(name: &str) -> Error {
     Error::hub(HubFailure::Name, format!("{} is no model's name", quote(name)), "")
 }
 
-fn gguf(name: &HubName) -> Error {
+/// Whether a name stands for one file that is not GGUF.
+fn is_single_file(name: &HubName) -> bool {
+    matches!(&name.selection, Selection::File(file) if !file.as_str().ends_with(".gguf"))
+}
+
+fn not_a_model(name: &HubName) -> Error {
     Error::unsupported(
         Path::new(&name.to_string()),
-        "GGUF files are not read by this version",
-        format!("name the repository with safetensors weights; `fireside pull {name}` fetches the file all the same"),
+        "a single file of a repository is a model only if it is a .gguf file",
+        format!("name the repository alone; `fireside pull {name}` fetches the file all the same"),
     )
 }

@@ -8,12 +8,13 @@ use safetensors::tensor::Metadata;
 
 use super::api::{RemoteFile, file_path, repository};
 use super::cache::RepoCache;
-use super::choice::{choose, has_tokenizer, plan_of, shown, warnings};
+use super::choice::{choose, gguf_of, has_tokenizer, plan_of, shown, warnings};
 use super::client::Client;
 use super::pull::Plan;
 use super::transfer::is_whole;
 use super::{Hub, headers};
 use crate::error::Result;
+use crate::gguf::Gguf;
 
 /// A model of the Hub that is not here.
 pub(crate) struct Preflight {
@@ -25,7 +26,9 @@ pub(crate) struct Preflight {
     pub(crate) config: Option<(PathBuf, String)>,
     /// The headers of its weights, each with its file's name for messages. None of them for other formats.
     pub(crate) headers: Vec<(PathBuf, Metadata)>,
-    /// Whether the weights are single files that the user named, in whatever format.
+    /// The head of a model in GGUF.
+    pub(crate) gguf: Option<Gguf>,
+    /// Whether the weights are single files that the user named, in another format.
     pub(crate) is_selection: bool,
     pub(crate) has_tokenizer: bool,
     /// The cache's folder, and the free bytes of its disk where that tells.
@@ -51,13 +54,15 @@ impl Hub {
             )
         };
         let choice = choose(&name, &remote, &text, &|_, _| Ok(()))?;
-        let is_selection = choice.config.is_none();
-        let headers = if is_selection { Vec::new() } else { headers::read_all(&client, &remote, &choice.weights)? };
+        let gguf = gguf_of(&choice).map(|files| headers::read_gguf(&client, &remote, &files)).transpose()?;
+        let (has_config, is_selection) = (choice.config.is_some(), choice.config.is_none() && gguf.is_none());
+        let headers = if has_config { headers::read_all(&client, &remote, &choice.weights)? } else { Vec::new() };
         Ok(Preflight {
             plan: plan_of(&remote, &choice.files(), &cache),
             config: choice.config.map(|(file, text)| (shown(&remote, &file.path), text)),
             gated: remote.gated,
             headers,
+            gguf,
             is_selection,
             has_tokenizer: has_tokenizer(&remote),
             folder: cache.root.clone(),

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::api::{RemoteFile, Repository, repository};
 use super::cache::RepoCache;
-use super::choice::{choose, has_tokenizer, plan_of, present, shown, warnings};
+use super::choice::{choose, gguf_of, has_tokenizer, plan_of, present, shown, warnings};
 use super::client::Client;
 use super::digest::digest_of_file;
 use super::files;
@@ -244,6 +244,11 @@ impl Pull<'_> {
                     (check.weights)(&path, &header)?;
                 }
             }
+        }
+        if let (Some(check), Some(files)) = (self.check, gguf_of(&choice))
+            && files.iter().any(|file| !is_whole(&cache.blob(&file.digest), file.size))
+        {
+            (check.gguf)(&headers::read_gguf(client, remote, &files)?)?;
         }
         Ok(choice.files())
     }

@@ -21,7 +21,9 @@ use super::blocks::{Format, UNIT};
 use super::lanes::{LANES, Lanes};
 use super::product::{Family, Out, Panels};
 use super::quantized::{FEW_ROWS, SMALLEST, Shape, TILE_ROWS, blocks_of, panel_bytes, panel_rows};
-use formats::{Extra, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Rows, Sixteen, Weights};
+use formats::{
+    Extra, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Rows, Sixteen, Weights,
+};
 
 pub(super) static AVX512_VNNI: Family = Family { panel_rows, panel_bytes, prepare, column_unit, multiply };
 
@@ -282,6 +284,7 @@ fn multiply(w: &Matrix<'_>, x: Panels<'_>, columns: Range<usize>, out: &Out<'_>)
             Format::Q5K => product::<Q5K>(bytes, shape, x, columns, out),
             Format::Q6K => product::<Q6K>(bytes, shape, x, columns, out),
             Format::Iq4Nl => product::<Iq4Nl>(bytes, shape, x, columns, out),
+            Format::Iq4Xs => product::<Iq4Xs>(bytes, shape, x, columns, out),
             Format::Mxfp4 => product::<Mxfp4>(bytes, shape, x, columns, out),
         }
     }

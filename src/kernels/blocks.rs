@@ -33,13 +33,15 @@ pub enum Format {
     Q6K,
     /// 32 indices of 4 bits into a table of uneven steps, one scale.
     Iq4Nl,
+    /// 256 such indices, 8 scales of 6 bits.
+    Iq4Xs,
     /// 32 floats of 4 bits, one power of two.
     Mxfp4,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 12] = [
+    pub const ALL: [Format; 13] = [
         Format::Q4_0,
         Format::Q4_1,
         Format::Q5_0,
@@ -51,6 +53,7 @@ impl Format {
         Format::Q5K,
         Format::Q6K,
         Format::Iq4Nl,
+        Format::Iq4Xs,
         Format::Mxfp4,
     ];
 
@@ -69,6 +72,7 @@ impl Format {
             Format::Q5K => "q5_k",
             Format::Q6K => "q6_k",
             Format::Iq4Nl => "iq4_nl",
+            Format::Iq4Xs => "iq4_xs",
             Format::Mxfp4 => "mxfp4",
         }
     }
@@ -77,7 +81,7 @@ impl Format {
     #[must_use]
     pub const fn block_len(self) -> usize {
         match self {
-            Format::Q2K | Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K => 256,
+            Format::Q2K | Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K | Format::Iq4Xs => 256,
             _ => 32,
         }
     }
@@ -96,6 +100,7 @@ impl Format {
             Format::Q4K => 144,
             Format::Q5K => 176,
             Format::Q6K => 210,
+            Format::Iq4Xs => 136,
             Format::Mxfp4 => 17,
         }
     }
@@ -269,6 +274,19 @@ pub(super) struct Iq4Nl {
     nibbles: [u8; 16], // as in `Q4_0`
 }
 
+/// [`Format::Iq4Xs`]: `IQ4_NL_VALUES[nibble] * d * (scale - 32)`
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Iq4Xs {
+    d: Half,
+    /// Bits `2 * j` and `2 * j + 1` are the upper two of scale j.
+    scales_high: [u8; 2],
+    /// The lower four bits of two scales a byte, the first in the lower half.
+    scales_low: [u8; 4],
+    /// Bytes `16 * j..` are unit j, as in `Q4_0`.
+    nibbles: [[u8; 16]; 8],
+}
+
 /// [`Format::Mxfp4`]: `MXFP4_VALUES[nibble] * 2^(exponent - 128)`
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -319,6 +337,7 @@ const _: () = {
     assert!(size_of::<Q5K>() == Format::Q5K.block_bytes() && Q5K::UNITS * UNIT == Format::Q5K.block_len());
     assert!(size_of::<Q6K>() == Format::Q6K.block_bytes() && Q6K::UNITS * UNIT == Format::Q6K.block_len());
     assert!(size_of::<Iq4Nl>() == Format::Iq4Nl.block_bytes() && Iq4Nl::UNITS * UNIT == Format::Iq4Nl.block_len());
+    assert!(size_of::<Iq4Xs>() == Format::Iq4Xs.block_bytes() && Iq4Xs::UNITS * UNIT == Format::Iq4Xs.block_len());
     assert!(size_of::<Mxfp4>() == Format::Mxfp4.block_bytes() && Mxfp4::UNITS * UNIT == Format::Mxfp4.block_len());
 };
 
@@ -471,6 +490,19 @@ impl Block for Iq4Nl {
 
     fn unit(&self, _: usize) -> Unit {
         plain(from_nibbles(&self.nibbles, |_, q| IQ4_NL_VALUES[usize::from(q)]), self.d.get())
+    }
+}
+
+impl Block for Iq4Xs {
+    const UNITS: usize = 8;
+    const MINS: bool = false;
+
+    fn unit(&self, index: usize) -> Unit {
+        let low = self.scales_low[index / 2] >> (4 * (index % 2)) & 15;
+        let high = self.scales_high[index / 4] >> (2 * (index % 4)) & 3;
+        let scale = f32::from(low | high << 4) - 32.0;
+        let q = from_nibbles(&self.nibbles[index], |_, q| IQ4_NL_VALUES[usize::from(q)]);
+        plain(q, self.d.get() * scale)
     }
 }
 

@@ -166,6 +166,25 @@ impl Chunk {
         self.shape
     }
 
+    /// Its numbers as bytes, for a file: those of the data, and of what is quantised the scales behind them.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&[u8]> {
+        match &self.data {
+            Data::F32(data) => vec![bytemuck::cast_slice(data)],
+            Data::F16(data) => vec![bytemuck::cast_slice(data)],
+            Data::Q8_0(data, scales) => vec![bytemuck::cast_slice(data), bytemuck::cast_slice(scales)],
+        }
+    }
+
+    /// The same, to be filled.
+    pub fn parts_mut(&mut self) -> Vec<&mut [u8]> {
+        match &mut self.data {
+            Data::F32(data) => vec![bytemuck::cast_slice_mut(data)],
+            Data::F16(data) => vec![bytemuck::cast_slice_mut(data)],
+            Data::Q8_0(data, scales) => vec![bytemuck::cast_slice_mut(data), bytemuck::cast_slice_mut(scales)],
+        }
+    }
+
     pub(super) fn head(&self, kv_head: usize) -> Head<'_> {
         let (len, scales) = (self.shape.head_len(), 2 * self.shape.scales() * CHUNK_ROWS);
         match &self.data {

@@ -53,6 +53,7 @@ pub(super) fn quantize(format: Format, x: &[f32], to: &mut [u8]) {
         Format::Q5_1 => each!(x, to, 24, q5_1),
         Format::Mxfp4 => each!(x, to, 17, mxfp4),
         Format::Iq4Nl => tiles!(x, to, 32, 32, 18, uneven(), iq4_nl),
+        Format::Iq4Xs => tiles!(x, to, 32, SUPER, 136, uneven(), iq4_xs),
         Format::Q2K => tiles!(x, to, 16, SUPER, 84, with_minimum(&Q2K), q2_k),
         Format::Q3K => tiles!(x, to, 16, SUPER, 110, symmetric(&Q3K), q3_k),
         Format::Q4K => tiles!(x, to, 32, SUPER, 144, with_minimum(&Q4K), q4_k),
@@ -501,15 +502,39 @@ fn uneven(x: &Tile<32>) -> Found {
 #[inline(always)]
 fn iq4_nl(x: &[f32; 32], found: &Found, lane: usize, to: &mut [u8; 18]) {
     let d = found.d.0[lane];
-    let id = inverse(d);
     put_f16(&mut to[..2], d);
+    put_nibbles(&mut to[2..], &uneven_levels(x, inverse(d)));
+}
+
+/// The numbers of the levels next to `x * id`.
+#[inline(always)]
+fn uneven_levels(x: &[f32; 32], id: f32) -> [u8; 32] {
     let mut levels = [0; 32];
     for i in 0..32 {
         for pair in UNEVEN.windows(2) {
             levels[i] += u8::from(x[i] * id >= (f32::from(pair[0]) + f32::from(pair[1])) / 2.0);
         }
     }
-    put_nibbles(&mut to[2..], &levels);
+    levels
+}
+
+/// Scales are multiples of one, from -32 to 31, of which the largest becomes -32.
+#[inline(always)]
+fn iq4_xs(x: &[f32; SUPER], found: &Found, lane: usize, to: &mut [u8; 136]) {
+    let scales = &found.d.0[lane..lane + 8];
+    let largest = scales.iter().fold(0.0, |most: f32, scale| if scale.abs() > most.abs() { *scale } else { most });
+    let d = f16::from_f32(largest / -32.0);
+    to[..2].copy_from_slice(&d.to_le_bytes());
+    let (d, mut high) = (d.to_f32(), 0u16);
+    to[4..8].fill(0);
+    for (j, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        let multiple = (scales[j] * inverse(d)).round().clamp(-32.0, 31.0);
+        let bits = (multiple + 32.0) as u16;
+        to[4 + j / 2] |= (bits as u8 & 15) << (4 * (j % 2));
+        high |= bits >> 4 << (2 * j);
+        put_nibbles(&mut to[8 + 16 * j..][..16], &uneven_levels(x, inverse(d * multiple)));
+    }
+    to[2..4].copy_from_slice(&high.to_le_bytes());
 }
 
 /// The levels of a block's numbers, counted from 0, in groups of `N` from `lane` on.
@@ -756,6 +781,7 @@ mod tests {
             (Format::Q5K, 32, 31.0, 3.0),
             (Format::Q6K, 16, 63.0, 1.5),
             (Format::Iq4Nl, 32, 9.0, 1.2),
+            (Format::Iq4Xs, 32, 9.0, 1.3),
             (Format::Mxfp4, 32, 6.0, 1.01),
         ] {
             for round in 0..200 {

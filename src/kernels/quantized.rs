@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use super::blocks::{
-    Block, Format, Iq4Nl, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, UNIT, Unit, view,
+    Block, Format, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, UNIT, Unit, view,
 };
 use super::product::{Family, Out, Panels};
 use super::{Matrix, Slice};
@@ -188,6 +188,7 @@ macro_rules! by_format {
             Format::Q5K => $function::<Q5K>($($arg),*),
             Format::Q6K => $function::<Q6K>($($arg),*),
             Format::Iq4Nl => $function::<Iq4Nl>($($arg),*),
+            Format::Iq4Xs => $function::<Iq4Xs>($($arg),*),
             Format::Mxfp4 => $function::<Mxfp4>($($arg),*),
         }
     };

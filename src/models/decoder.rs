@@ -11,7 +11,7 @@ use super::rope::{self, Rotation};
 use super::{Config, Model, Shape};
 use crate::device::Compute;
 use crate::error::{Result, quote};
-use crate::kernels::{Heads, Pairing};
+use crate::kernels::Heads;
 use crate::nn::{
     Activation, Attention, Batch, Before, Bias, Embedding, Expert, Experts, Linear, Norm, Rope, Routing, add, bounded,
     scaled,
@@ -131,6 +131,11 @@ impl Default for Design {
     }
 }
 
+/// What Gemma adds to its norms' weights, unless the file has it in them, as GGUF files have.
+pub(super) fn norm_centre(config: &Config) -> f32 {
+    config.json["_norm_centre"].as_f64().map_or(1.0, |centre| centre as f32)
+}
+
 /// Weights of the network.
 pub(super) struct Decoder {
     shape: Shape,
@@ -175,7 +180,7 @@ impl Decoder {
         let (heads, activation, rotations) = d.check(config)?;
         let rotations = if d.rotations.is_empty() { &rotations } else { &d.rotations };
         let ropes: Vec<Rope> =
-            rotations.iter().map(|rotation| rotation.rope(Pairing::Halves, d.max_position_embeddings)).collect();
+            rotations.iter().map(|rotation| rotation.rope(rope::pairing(config), d.max_position_embeddings)).collect();
         let prefixed = weights.at("model");
         let w = if prefixed.at("norm.weight").exists() { &prefixed } else { weights };
         let (table, dims) = (w.at("embed_tokens"), (d.vocab_size, d.hidden_size));

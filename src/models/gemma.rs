@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::decoder::{Decoder, Design};
+use super::decoder::{Decoder, Design, norm_centre};
 use super::{Architecture, Config};
 use crate::error::Result;
 use crate::nn::Bias;
@@ -82,7 +82,7 @@ fn design(config: &Config) -> Result<Design> {
         tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: bias,
         output_bias: bias,
-        norm_centre: 1.0,
+        norm_centre: norm_centre(config),
         embedding_scale: (c.hidden_size as f64).sqrt() as f32,
         ..Design::default()
     })

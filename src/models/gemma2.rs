@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::decoder::{Decoder, Design, Norms};
+use super::decoder::{Decoder, Design, Norms, norm_centre};
 use super::layer_types::LayerTypes;
 use super::{Architecture, Config};
 use crate::error::Result;
@@ -97,7 +97,7 @@ fn design(config: &Config) -> Result<Design> {
         qkv_bias: bias,
         output_bias: bias,
         norms: Norms::Around,
-        norm_centre: 1.0,
+        norm_centre: norm_centre(config),
         score_scale: Some(c.query_pre_attn_scalar.sqrt().recip()),
         score_cap: c.attn_logit_softcapping,
         logit_cap: c.final_logit_softcapping,

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::decoder::{Decoder, Design, HeadNorms, Norms};
+use super::decoder::{Decoder, Design, HeadNorms, Norms, norm_centre};
 use super::layer_types::LayerTypes;
 use super::rope::{self, Rotation};
 use super::{Architecture, Config};
@@ -143,7 +143,7 @@ fn design(config: &Config) -> Result<Design> {
         qkv_bias: bias,
         output_bias: bias,
         norms: Norms::Around,
-        norm_centre: 1.0,
+        norm_centre: norm_centre(config),
         head_norms: HeadNorms::Each,
         score_scale: Some(c.query_pre_attn_scalar.sqrt().recip()),
         logit_cap: c.final_logit_softcapping,

@@ -89,10 +89,10 @@ pub struct Architecture {
 pub const ARCHITECTURES: &[Architecture] = &[
     bloom::ARCHITECTURE,
     falcon::ARCHITECTURE,
-    gemma2::ARCHITECTURE,
-    gemma3_text::ARCHITECTURE,
-    gemma3_text::WITH_VISION,
     gemma::ARCHITECTURE,
+    gemma2::ARCHITECTURE,
+    gemma3_text::WITH_VISION,
+    gemma3_text::ARCHITECTURE,
     gpt2::ARCHITECTURE,
     gpt_neo::ARCHITECTURE,
     gpt_neox::ARCHITECTURE,
@@ -103,8 +103,8 @@ pub const ARCHITECTURES: &[Architecture] = &[
     mixtral::ARCHITECTURE,
     olmo2::ARCHITECTURE,
     opt::ARCHITECTURE,
-    phi3::ARCHITECTURE,
     phi::ARCHITECTURE,
+    phi3::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen3::ARCHITECTURE,
     qwen3_moe::ARCHITECTURE,
@@ -221,7 +221,11 @@ impl<'a> Config<'a> {
 
     /// A config.json that contradicts itself.
     pub fn wrong(&self, problem: impl Into<String>) -> Error {
-        Error::file(self.path, problem, "config.json is damaged or belongs to another model")
+        let hint = match self.path.extension() {
+            Some(ending) if ending == "gguf" => "the file's metadata are damaged; take another copy of the model",
+            _ => "config.json is damaged or belongs to another model",
+        };
+        Error::file(self.path, problem, hint)
     }
 
     /// A config.json that asks for what this version does not do.

@@ -40,6 +40,15 @@ impl Rotation {
     }
 }
 
+/// Which elements of a head turn together: as transformers has them, unless the rows of queries and keys were put
+/// otherwise, as GGUF files of some architectures have them.
+pub(super) fn pairing(config: &Config) -> Pairing {
+    match config.json["_rope_pairs"].as_str() {
+        Some("neighbours") => Pairing::Neighbours,
+        _ => Pairing::Halves,
+    }
+}
+
 /// The fields of config.json, at its top.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -72,7 +81,11 @@ struct Parameters {
     truncate: Option<bool>,
     short_factor: Option<Vec<f64>>,
     long_factor: Option<Vec<f64>>,
+    factors: Option<Vec<f32>>,
 }
+
+/// Frequencies divided by a number each, which a GGUF file has in a tensor.
+const FACTORS: &str = "_factors";
 
 /// Fields that every kind may have.
 const SHARED: &[&str] = &["rope_type", "type", "rope_theta", "partial_rotary_factor"];
@@ -96,6 +109,7 @@ const KINDS: &[(&str, &[&str])] = &[
             "truncate",
         ],
     ),
+    (FACTORS, &["factors"]),
     ("longrope", &["factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"]),
 ];
 
@@ -172,7 +186,7 @@ impl<'a> Settings<'a> {
         }
         let kind = given.rope_type.as_deref().or(given.old_type.as_deref()).unwrap_or("default");
         let Some((kind, reads)) = KINDS.iter().find(|(known, _)| *known == kind) else {
-            let known: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            let known: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).filter(|kind| *kind != FACTORS).collect();
             return Err(config.unsupported(format!(
                 "`{name}` of type {} is not supported, only {} are",
                 quote(kind),
@@ -225,6 +239,14 @@ impl<'a> Settings<'a> {
             "linear" => {
                 let factor = self.number("factor", given.factor)? as f32;
                 periods.map(|period| 1.0 / period / factor).collect()
+            }
+            FACTORS => {
+                let factors = given.factors.as_deref().unwrap_or_default();
+                if factors.len() != dim / 2 {
+                    let problem = format!("expected {} factors of frequencies, found {}", dim / 2, factors.len());
+                    return Err(self.config.wrong(problem));
+                }
+                periods.zip(factors).map(|(period, factor)| 1.0 / period / factor).collect()
             }
             "dynamic" => {
                 self.number("factor", given.factor)?;

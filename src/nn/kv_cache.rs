@@ -51,6 +51,32 @@ impl KvCache {
         }
     }
 
+    /// What keys and values are stored as.
+    pub fn kind(&self) -> CacheType {
+        self.kind
+    }
+
+    /// The chunks of each layer.
+    pub fn layers(&self) -> &[Vec<Arc<Chunk>>] {
+        &self.layers
+    }
+
+    /// A cache of `length` tokens out of the chunks of each layer, as [`KvCache::layers`] gave them, and with the goal that it
+    /// had.
+    pub fn from_layers(layers: Vec<Vec<Arc<Chunk>>>, kind: CacheType, length: usize, goal: usize) -> KvCache {
+        KvCache { layers, kind, length, goal }
+    }
+
+    /// Whether another cache holds the same bits for a token that both have.
+    pub fn has_same_row(&self, other: &KvCache, row: usize) -> bool {
+        let bits = |cache: &KvCache, layer: usize| {
+            let (keys, values) = cache.layers[layer].get(row / CHUNK_ROWS)?.read(row % CHUNK_ROWS);
+            Some(keys.into_iter().chain(values).map(f32::to_bits).collect::<Vec<u32>>())
+        };
+        self.layers.len() == other.layers.len()
+            && (0..self.layers.len()).all(|layer| bits(self, layer) == bits(other, layer))
+    }
+
     /// The chunks of one layer, with room for `rows` rows of `n_kv_heads` heads behind the first `len()` ones. The length
     /// grows only with [`KvCache::advance`], when every layer has its rows; a forward pass that failed half-way leaves the
     /// cache as it was.
@@ -63,6 +89,10 @@ impl KvCache {
     ) -> &mut [Arc<Chunk>] {
         let shape = CacheShape { kind: self.kind, n_kv_heads, head_dim };
         let chunks = &mut self.layers[layer];
+        if chunks.first().is_some_and(|chunk| chunk.shape() != shape) {
+            // Of another model, out of a file. Whoever read it compares a row with a computed one, and these will differ.
+            chunks.iter_mut().for_each(|chunk| *chunk = Arc::new(Chunk::new(shape)));
+        }
         while chunks.len() < (self.length + rows).div_ceil(CHUNK_ROWS) {
             chunks.push(Arc::new(Chunk::new(shape)));
         }

@@ -18,7 +18,7 @@ use super::stream::take_whole_characters;
 use super::tokenizer_json::{self, HINT, Spelling};
 use super::vocabulary::named_byte;
 use crate::error::{Error, Result};
-use crate::gguf::Header;
+use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles};
 
@@ -66,6 +66,11 @@ impl Tokenizer {
             Some(source) => Tokenizer::open(&source.tokenizer),
             None => Tokenizer::open(&hub.tokenizer(name)?),
         }
+    }
+
+    /// Judges the tokenizer of a GGUF file by its head alone, before the rest of it is fetched.
+    pub(crate) fn check_gguf(metadata: &Metadata) -> Result<()> {
+        gguf::read(metadata).map(drop)
     }
 
     /// Reads the tokenizer's files.
@@ -218,7 +223,7 @@ impl Tokenizer {
     }
 
     /// True where each token is a run of bytes, whatever stands beside it.
-    pub(super) fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         self.spelling != Spelling::Other
     }
 

@@ -4,6 +4,8 @@
 //! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
 //! no architecture.
 
+mod fingerprint;
+mod gguf;
 mod quant;
 mod quantize;
 mod random;
@@ -15,6 +17,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use gguf::check_tensors;
+#[cfg(feature = "cli")]
+pub use gguf::kind_of;
 pub use quant::{Mix, Quant};
 pub use random::Made;
 pub use safetensors::check_header;
@@ -54,6 +59,18 @@ struct Checkpoint {
     dtype: Option<Dtype>,
     /// The formats to quantise matrices to; `None` does not.
     mix: Option<Mix>,
+    kind_of_file: FileKind,
+}
+
+/// What follows from the files' format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FileKind {
+    /// Matrices lie as the architecture's own checkpoints have them, and are looked through when they are loaded.
+    #[default]
+    Safetensors,
+    /// The rows of all matrices are outputs. They are not looked through, so that a file of any size opens at once: what is
+    /// not finite shows in the logits of the first token that meets it, which are checked.
+    Gguf,
 }
 
 /// A tensor as a layer holds it.
@@ -97,10 +114,15 @@ impl Weights {
         let (file, tensors) = match files {
             WeightFiles::Single(location) => (location.path().to_owned(), safetensors::open(location)?),
             WeightFiles::Sharded(index) => (index.path().to_owned(), safetensors::open_shards(index, &compute.pool)?),
+            WeightFiles::Gguf(location) => (location.path().to_owned(), gguf::open(location, keep)?),
+        };
+        let kind_of_file = match files {
+            WeightFiles::Gguf(_) => FileKind::Gguf,
+            WeightFiles::Single(_) | WeightFiles::Sharded(_) => FileKind::Safetensors,
         };
         let mix = if let Keep::Quantized(quant) = keep { Some(mix_of(quant, &tensors)) } else { None };
         let dtype = if let Keep::As(dtype) = keep { Some(dtype) } else { None };
-        Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, ..Checkpoint::default() }, compute))
+        Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, kind_of_file, ..Checkpoint::default() }, compute))
     }
 
     /// Weights without files: every tensor that an architecture asks for is made up in `dtype`, see `random.rs`, and
@@ -140,7 +162,8 @@ impl Weights {
             Some(dtype) => stored.converted(dtype, &self.compute.pool),
             None => stored,
         };
-        if !self.has_sizes_only() {
+        let is_mapped = self.checkpoint.kind_of_file == FileKind::Gguf && self.checkpoint.dtype.is_none();
+        if !(self.has_sizes_only() || is_mapped && shape.len() > 1) {
             self.check_finite(&stored)?;
         }
         self.note(shape, &stored);
@@ -150,6 +173,10 @@ impl Weights {
     /// The matrix at this place, as a layer multiplies with it or a table is read, and which way round it is kept: as it
     /// is stored, or quantised, which turns it so that its rows are outputs.
     pub fn matrix(&self, layout: Layout, inputs: usize, outputs: usize) -> Result<(Stored, Layout)> {
+        let layout = match self.checkpoint.kind_of_file {
+            FileKind::Gguf => Layout::OutIn,
+            FileKind::Safetensors => layout,
+        };
         let shape = match layout {
             Layout::OutIn => [outputs, inputs],
             Layout::InOut => [inputs, outputs],
@@ -227,10 +254,14 @@ impl Weights {
             ));
         }
         let kind = entry.stored_as.as_ref().map_err(|found| {
-            self.wrong(
-                format!("expected dtype F32, F16 or BF16, found {found}"),
-                "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
-            )
+            let (expected, hint) = match self.checkpoint.kind_of_file {
+                FileKind::Safetensors => (
+                    "F32, F16 or BF16".to_owned(),
+                    "convert the weights with transformers' `save_pretrained`, or take another copy of the model",
+                ),
+                FileKind::Gguf => (gguf::names_of_read(), gguf::OTHER_TYPE),
+            };
+            self.wrong(format!("expected dtype {expected}, found {found}"), hint)
         })?;
         Ok(Stored::of_file(&entry.file, *kind, entry.range.clone()))
     }

@@ -140,7 +140,7 @@ impl Stored {
         }
     }
 
-    /// The same numbers in `dtype`, rounded to nearest; shared and not copied where they already are, or are blocks.
+    /// The same numbers in `dtype`, rounded to nearest; shared and not copied where they already are.
     pub fn converted(self, dtype: Dtype, pool: &Pool) -> Stored {
         match (&self, dtype) {
             (Stored::F32(_), Dtype::F32) | (Stored::F16(_), Dtype::F16) | (Stored::Bf16(_), Dtype::Bf16) => self,
@@ -150,9 +150,25 @@ impl Stored {
             (Stored::F16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
             (Stored::Bf16(v), Dtype::F16) => Stored::F16(converted(v, pool, |x| f16::from_f32(x.to_f32()))),
             (Stored::Bf16(v), _) => Stored::F32(converted(v, pool, |x| x.to_f32())),
-            (Stored::Blocks(..), _) => self,
+            (Stored::Blocks(format, bytes), _) => {
+                let wide = Stored::F32(Buffer::Heap(Arc::new(widened(*format, bytes, pool))));
+                wide.converted(dtype, pool)
+            }
         }
     }
+}
+
+/// What blocks stand for.
+fn widened(format: Format, bytes: &[u8], pool: &Pool) -> Vec<f32> {
+    /// Blocks that one thread widens in one go: some hundred kilobytes of numbers.
+    const AT_ONCE: usize = 1 << 10;
+    let mut numbers = vec![0.0; bytes.len() / format.block_bytes() * format.block_len()];
+    let pieces = numbers.chunks_mut(AT_ONCE * format.block_len()).zip(bytes.chunks(AT_ONCE * format.block_bytes()));
+    let kernels = crate::kernels::best();
+    pool.for_each(pieces.collect(), |(numbers, bytes): (&mut [f32], &[u8])| {
+        kernels.widen(Slice::Blocks(format, bytes), numbers);
+    });
+    numbers
 }
 
 fn converted<A: Sync, B: Send + Sync>(from: &[A], pool: &Pool, convert: impl Fn(&A) -> B + Send + Sync) -> Buffer<B> {
@@ -176,7 +192,7 @@ impl<T: bytemuck::AnyBitPattern> Buffer<T> {
         match (file, bytemuck::try_cast_slice::<u8, T>(bytes)) {
             (Bytes::Mapped(map), Ok(_)) => Buffer::Mapped(Arc::clone(map), range),
             (Bytes::Embedded(all), Ok(_)) => Buffer::Static(bytemuck::cast_slice(&all[range])),
-            (_, Err(_)) => Buffer::Heap(Arc::new(copied(bytes))),
+            (Bytes::Read(_), _) | (_, Err(_)) => Buffer::Heap(Arc::new(copied(bytes))),
         }
     }
 }

@@ -183,7 +183,7 @@ fn special_tokens_behind_the_vocabulary_are_known_and_refused_in_a_prompt() {
         crate::damage::edit_json(folder.path(), "tokenizer.json", |tokenizer| {
             tokenizer["added_tokens"] = token;
             for id in 10..53 {
-                tokenizer["model"]["vocab"][format!("token {id}")] = json!(id);
+                tokenizer["model"]["vocab"][format!("k{id}")] = json!(id);
             }
         });
     };

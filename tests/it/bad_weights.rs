@@ -20,7 +20,7 @@ fn damaged_weights_are_told_with_the_tensor_or_the_file() {
             (
                 "missing",
                 |f| remove(f, "model.safetensors"),
-                &["model.safetensors", "`config.json`", "hint: only safetensors"],
+                &["model.safetensors", "`config.json`", "hint: safetensors and GGUF"],
             ),
             ("empty", |f| write(f, "model.safetensors", ""), &["model.safetensors", "0 bytes"]),
             (

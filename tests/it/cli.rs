@@ -340,6 +340,11 @@ fn settings() -> Vec<(&'static str, &'static [&'static str], Value)> {
         ("logit_bias", &["--logit-bias", "1=-100", "--logit-bias", "2=3"], json!({ "1": -100, "2": 3 })),
         ("logit_bias", &["--logit-bias", "1=-100"], json!([[1, -100]])),
         ("renormalize_logits", &["--renormalize-logits"], json!(true)),
+        ("json_schema", &["--json-schema", r#"{"type": "null"}"#], json!({ "type": "null" })),
+        ("regex", &["--regex", "a|b"], json!("a|b")),
+        ("choice", &["--choice", "yes", "--choice", "no, never"], json!(["yes", "no, never"])),
+        ("choice", &["--choice", "yes"], json!("yes")),
+        ("grammar", &["--grammar", "root ::= \"a\""], json!("root ::= \"a\"")),
         ("num_return_sequences", &["--num-return-sequences", "3"], json!(3)),
         ("num_beams", &["--num-beams", "3"], json!(3)),
         ("early_stopping", &["--early-stopping", "true"], json!(true)),
@@ -386,8 +391,22 @@ fn every_setting_is_a_flag_under_the_same_name() {
     let flags: BTreeSet<String> =
         generate.get_arguments().filter_map(|arg| arg.get_long()).map(|long| long.replace('-', "_")).collect();
     let own = [
-        "model", "device", "dtype", "quant", "kv", "threads", "context", "file", "stream", "json", "details",
-        "verbose", "offline", "progress",
+        "model",
+        "device",
+        "dtype",
+        "quant",
+        "kv",
+        "threads",
+        "context",
+        "file",
+        "stream",
+        "json",
+        "details",
+        "verbose",
+        "prompt_cache",
+        "prompt_cache_ro",
+        "offline",
+        "progress",
     ]
     .map(str::to_owned);
     assert_eq!(

@@ -189,3 +189,29 @@ fn closed_stdin_and_stderr_are_survived() {
     check(&format!("generate -m '{tale}' -v -n 2 hello 2>&-"), 0);
     check("generate -m nonsense hello 2>&-", 1);
 }
+
+#[test]
+fn a_constraint_may_be_a_file_and_is_judged_before_a_model_is_looked_for() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        format!("@{}", name_of(&file))
+    };
+    let generated =
+        |flag: &str, value: &str| run(greedy(&["-n", "60", "--return-full-text=false", flag, value, PROMPT])).answer();
+    let schema = r#"{ "type": "array", "items": { "const": "a" }, "minItems": 2, "maxItems": 2 }"#;
+    assert_eq!(parsed(&generated("--json-schema", schema)), json!(["a", "a"]));
+    assert_eq!(generated("--json-schema", &write("schema", schema)), generated("--json-schema", schema));
+    assert_eq!(generated("--grammar", &write("gbnf", "root ::= \"one\" | \"two\"{2}")).trim_end().len() % 3, 0);
+    let refused = |flag: &str, value: &str, problem: &str| {
+        let outcome = run(fireside(["generate", "-m", "no/such/model", flag, value, PROMPT]));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{}", outcome.stderr);
+        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(problem), "{}", outcome.stderr);
+    };
+    refused("--regex", "[a", "`regex` cannot be read: unclosed character class");
+    refused("--json-schema", "{", "expected a JSON schema");
+    refused("--json-schema", "@no such file", "cannot read the file");
+    refused("--json-schema", r#"{"minimun": 1}"#, "the keyword `minimun`");
+    refused("--grammar", &write("lark", "start: nothing"), "`grammar` cannot be read at line 1");
+}

@@ -32,11 +32,13 @@ mod cli_chat;
 mod cli_shell;
 #[cfg(feature = "cli")]
 mod cli_verbs;
+mod constrained;
 #[cfg(feature = "cli")]
 mod damage;
 #[cfg(feature = "ember")]
 mod ember;
 mod generate;
+mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
@@ -46,9 +48,12 @@ mod models;
 mod offline;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(all(feature = "cli", feature = "ember"))]
+mod prompt_cache;
 mod quant;
 mod score;
 mod session;
+mod smollm2;
 mod support;
 mod text;
 mod tidy;

@@ -21,13 +21,13 @@ const VOCABULARY: usize = 300;
 
 /// Whether a model's file repeats the embedding as the head.
 #[derive(Clone, Copy, PartialEq)]
-enum Head {
+pub enum Head {
     Absent,
     Repeated,
 }
 
 /// A model of two layers that is wide enough for every format, with repeatable random weights.
-fn wide_model(folder: &Path, head: Head) {
+pub fn wide_model(folder: &Path, head: Head) {
     let mut state = 1u32;
     let mut number = || {
         // Three uniform numbers, added: close enough to the normal distribution that weights have.

@@ -133,3 +133,32 @@ fn several_texts_beams_healing_lookup_and_scores_come_out_the_same_in_a_session(
         }
     }
 }
+
+/// Phi-3 turns all positions otherwise behind 48 tokens, so what was kept before that is of no use behind it.
+#[test]
+fn a_turn_that_comes_behind_the_border_of_rotations_reads_everything_again_once() {
+    let folder = copy_of(&fixture("phi3/long"));
+    write_tokenizer(folder.path());
+    let mut engine = Engine::load(&name_of(folder.path())).expect("the fixture loads");
+    let vocab = engine.info().vocab_size as u32;
+    let settings = Sampling {
+        max_new_tokens: Some(8),
+        ignore_eos: Some(true),
+        logprobs: Some(true),
+        return_full_text: Some(false),
+        ..Sampling::greedy()
+    };
+    let mut session = engine.session();
+    let mut prompt = tokens(vocab, 3, 20);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let (text, cached, _) = finish(session.generate(prompt.clone(), settings.clone()).unwrap());
+        let (alone, ..) = finish(engine.generate(prompt.clone(), settings.clone()).unwrap());
+        assert_eq!(text, alone, "{} tokens: the same tokens and log-probabilities, bit for bit", prompt.len());
+        seen.push((prompt.len(), cached));
+        prompt.extend(&text.tokens);
+        prompt.extend(tokens(vocab, prompt.len() as u32, 2));
+    }
+    // The text of the fourth turn passes the border, and what it leaves is of use to the fifth.
+    assert_eq!(seen, [(20, 0), (30, 27), (40, 37), (50, 0), (60, 57), (70, 67)]);
+}

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["kernels", "device", "error", "mapped", "memory"],
     &["source", "gguf", "hub"],
     &["nn", "weights", "text"],
-    &["models"],
+    &["models", "prompt_cache"],
     &["engine"],
     &["cli"],
 ];

@@ -10,12 +10,13 @@ import torch
 from common import FIXTURES, save_tensors
 from gguf import GGMLQuantizationType, quants
 
-FORMATS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "mxfp4", "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
+FORMATS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "mxfp4", "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
+           "iq4_xs"]
 
 # Where the f16 scales of a block lie; random bytes there would be infinite or not a number now and then.
 SCALES = {
     "q8_0": [0], "q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "mxfp4": [], "iq4_nl": [0],
-    "q2_k": [80, 82], "q3_k": [108], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208],
+    "q2_k": [80, 82], "q3_k": [108], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208], "iq4_xs": [0],
 }  # fmt: skip
 
 # Random blocks of each format, 8 of 32 numbers or 2 of 256.

@@ -4,10 +4,11 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::estimate::{Machine, Needs, bytes_of};
-use super::sizes::Sizes;
+use super::sizes::{Sizes, in_gguf, in_headers};
 use super::{Args, answer_rows, memory};
 use crate::cli::model::warn;
 use crate::cli::output::answer_json;
+use crate::engine::SUPPORTED;
 use crate::error::{Error, quote};
 use crate::hub::preflight::Preflight;
 use crate::models::Config;
@@ -21,11 +22,29 @@ const SPARE_ROOM: u64 = 16 << 20;
 pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
     let found = hub.preflight(name)?;
     warn(&found.warnings);
-    let config = found.config.as_ref().map(|(path, text)| Config::parse(path, text)).transpose()?;
+    let mut config = found.config.as_ref().map(|(path, text)| Config::parse(path, text)).transpose()?;
+    // A GGUF file of an unknown kind has no config, and that is an answer too.
+    let refused = match &found.gguf {
+        Some(gguf) => match gguf.config() {
+            Ok(json) => {
+                config = Some(Config { path: gguf.path(), json });
+                (SUPPORTED.gguf)(gguf).err()
+            }
+            Err(error) => Some(error),
+        },
+        None => None,
+    };
     let shape = config.as_ref().map(|config| Shape::of(&config.json)).unwrap_or_default();
-    let architecture = config.as_ref().and_then(|config| named(&config.json));
-    let problem = why_not(&found, config.as_ref());
-    let sizes = Sizes::of(found.headers.iter().map(|(_, header)| header), args.machine.keep());
+    let architecture = config.as_ref().and_then(|config| named(&config.json)).or_else(|| found.gguf.as_ref()?.kind());
+    let problem = match &found.gguf {
+        Some(_) => refused.map(problem_of),
+        None => why_not(&found, config.as_ref()),
+    };
+    let tensors = match &found.gguf {
+        Some(gguf) => in_gguf(gguf).unwrap_or_default(),
+        None => in_headers(found.headers.iter().map(|(_, header)| header)),
+    };
+    let sizes = Sizes::of(&tensors, args.machine.keep());
     let context = context(&shape, args)?;
     let machine = Machine::measure(&args.machine, sizes.main_kind())?;
     let download: u64 = total(found.plan.files.iter().filter(|file| !file.cached).map(|file| file.size));
@@ -42,7 +61,7 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
             "name": name,
             "repo": plan.repo,
             "commit": plan.commit,
-            "license": plan.license,
+            "license": plan.license.clone().or_else(|| found.gguf.as_ref()?.license()),
             "gated": found.gated,
             "architecture": architecture,
             "supported": problem.is_none(),
@@ -105,7 +124,8 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
         ));
     }
     rows.push(("licence", {
-        let licence = found.plan.license.clone().unwrap_or_else(|| "not stated".to_owned());
+        let stated = found.plan.license.clone().or_else(|| found.gguf.as_ref()?.license());
+        let licence = stated.unwrap_or_else(|| "not stated".to_owned());
         let page = if found.gated { "; its page has terms to accept first (gated)" } else { "" };
         format!("{licence}{page}")
     }));
@@ -139,9 +159,7 @@ fn context(shape: &Shape, args: &Args) -> Result<Option<u64>> {
 /// Why this version does not run the model.
 fn why_not(found: &Preflight, config: Option<&Config>) -> Option<String> {
     if found.is_selection {
-        let is_gguf = found.plan.files.iter().any(|file| file.name.ends_with(".gguf"));
-        let what = if is_gguf { "GGUF files are" } else { "single files of a repository are" };
-        return Some(format!("{what} not read by this version"));
+        return Some("a single file of a repository is a model only if it is a .gguf file".to_owned());
     }
     let known = config?.json["model_type"].as_str().into_iter().chain(config?.json["architectures"][0].as_str());
     let known = known.filter(|name| ARCHITECTURES.iter().any(|a| [a.model_type, a.class].contains(name))).count() > 0;

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::Dtype;
 use crate::cli::model::count;
+use crate::gguf::{Gguf, Tensor};
 use crate::kernels::Format;
 use crate::source::{Location, Source, WeightFiles};
-use crate::weights::{Keep, Kind, Mix, gathered};
+use crate::weights::{Keep, Kind, Mix, gathered, kind_of};
 
 /// What headers say of weights, each tensor counted once.
 pub(super) struct Sizes {
@@ -24,31 +25,62 @@ pub(super) struct Sizes {
     pub(super) per_token: u64,
 }
 
+/// A tensor as a header has it.
+pub(super) struct Listed {
+    shape: Vec<usize>,
+    /// Or the name of a dtype that is not read.
+    stored_as: Result<Kind, String>,
+    bytes: u64,
+    /// Whether it is listed as outputs of inputs, whatever the architecture's own checkpoints have.
+    is_turned: bool,
+}
+
+/// Tensors by their names.
+pub(super) type Tensors = BTreeMap<String, Listed>;
+
+/// What the headers of safetensors files list.
+pub(super) fn in_headers<'a>(headers: impl Iterator<Item = &'a Metadata>) -> Tensors {
+    let listed = |info: &TensorInfo| Listed {
+        shape: info.shape.clone(),
+        stored_as: read_as(info.dtype).map(Kind::Dense).ok_or_else(|| format!("{:?}", info.dtype).to_lowercase()),
+        bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+        is_turned: false,
+    };
+    headers.flat_map(Metadata::tensors).map(|(name, info)| (name, listed(info))).collect()
+}
+
+/// What the head of a GGUF file lists.
+pub(super) fn in_gguf(gguf: &Gguf) -> crate::Result<Tensors> {
+    let listed = |tensor: Tensor| {
+        let stored_as = tensor.read_as.map(kind_of).map_err(str::to_lowercase);
+        let bytes = tensor.range.len() as u64;
+        (tensor.name, Listed { shape: tensor.shape, stored_as, bytes, is_turned: true })
+    };
+    Ok(gguf.tensors()?.into_iter().map(listed).collect())
+}
+
 impl Sizes {
-    /// Adds up the headers of a model's files, for weights that are kept so.
-    pub(super) fn of<'a>(headers: impl Iterator<Item = &'a Metadata>, keep: Keep) -> Self {
-        let tensors: BTreeMap<String, &TensorInfo> = headers.flat_map(Metadata::tensors).collect();
+    /// Adds up a model's tensors, for weights that are kept so.
+    pub(super) fn of(tensors: &Tensors, keep: Keep) -> Self {
         let rows = gathered(tensors.keys().map(String::as_str));
         let shapes = tensors.iter().map(|(name, info)| (name.as_str(), &info.shape[..]));
         let mix = if let Keep::Quantized(quant) = keep { Some(Mix::of(quant, shapes, false)) } else { None };
         let mut sizes = Sizes { parameters: 0, buffers: 0, dtypes: Vec::new(), bytes: 0, per_token: 0 };
-        for (name, info) in &tensors {
+        for (name, info) in tensors {
             let numbers = info.shape.iter().fold(1u64, |product, n| product.saturating_mul(*n as u64));
-            if is_buffer(name, info) {
+            if is_buffer(name, &info.shape) {
                 sizes.buffers = sizes.buffers.saturating_add(numbers);
                 continue;
             }
-            let kind = read_as(info.dtype).map(|own| match (keep, &mix) {
-                (Keep::As(dtype), _) => Kind::Dense(dtype),
-                (_, Some(mix)) => mix.of_tensor(name, &info.shape).map_or(Kind::Dense(own), Kind::Blocks),
-                _ => Kind::Dense(own),
+            let kind = info.stored_as.as_ref().map(|own| match (keep, &mix, &info.shape[..]) {
+                (Keep::As(dtype), ..) => Kind::Dense(dtype),
+                (_, Some(mix), [_, inputs]) if info.is_turned => mix.format(name, *inputs).map_or(*own, Kind::Blocks),
+                (_, Some(mix), shape) => mix.of_tensor(name, shape).map_or(*own, Kind::Blocks),
+                _ => *own,
             });
             let (dtype, bytes) = match kind {
-                Some(kind) => (kind.to_string(), bytes_of(kind, numbers)),
-                None => {
-                    let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
-                    (format!("{:?}", info.dtype).to_lowercase(), bytes)
-                }
+                Ok(kind) => (kind.to_string(), bytes_of(kind, numbers)),
+                Err(name) => (name.clone(), info.bytes),
             };
             sizes.parameters = sizes.parameters.saturating_add(numbers);
             sizes.bytes = sizes.bytes.saturating_add(bytes);
@@ -95,10 +127,10 @@ fn bytes_of(kind: Kind, numbers: u64) -> u64 {
 }
 
 /// Masks of attention (`attn.bias` with more than one dimension, `masked_bias`) and tables of rotary angles.
-fn is_buffer(name: &str, info: &TensorInfo) -> bool {
+fn is_buffer(name: &str, shape: &[usize]) -> bool {
     match name.rsplit('.').next().unwrap_or(name) {
         "masked_bias" | "inv_freq" => true,
-        "bias" => info.shape.len() != 1,
+        "bias" => shape.len() != 1,
         _ => false,
     }
 }
@@ -112,15 +144,17 @@ fn read_as(dtype: FileDtype) -> Option<Dtype> {
     }
 }
 
-/// The headers of a model that was loaded, so that they are known to be sound; `None` if its files changed since.
-pub(super) fn headers(source: &Source) -> Option<Vec<Metadata>> {
+/// The tensors of a model that was loaded, so that its headers are known to be sound; `None` if its files changed since.
+pub(super) fn tensors_of(source: &Source) -> Option<Tensors> {
     match &source.weights {
-        WeightFiles::Single(location) => Some(vec![header(location)?]),
+        WeightFiles::Single(location) => Some(in_headers([header(location)?].iter())),
         WeightFiles::Sharded(index) => {
             let json: Value = serde_json::from_str(&index.read_text().ok()?).ok()?;
             let shards: BTreeSet<&str> = json["weight_map"].as_object()?.values().filter_map(Value::as_str).collect();
-            shards.iter().map(|shard| header(&Location::Disk(index.path().with_file_name(shard)))).collect()
+            let header = |shard: &&str| header(&Location::Disk(index.path().with_file_name(shard)));
+            Some(in_headers(shards.iter().map(header).collect::<Option<Vec<_>>>()?.iter()))
         }
+        WeightFiles::Gguf(file) => in_gguf(&Gguf::open(file).ok()?).ok(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::blocks::{
-    IQ4_NL_VALUES, Iq4Nl, MXFP4_VALUES, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    IQ4_NL_VALUES, Iq4Nl, Iq4Xs, MXFP4_VALUES, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
 };
 use super::{Isa, LANES, Packed, Rows, Sink, Unit8};
 
@@ -361,6 +361,31 @@ impl Packed for Iq4Nl {
             rows.fetch::<Self>(0, 1);
             let q = look_up(nibbles(rows, 2), &IQ4_NL_VALUES, I::SIGNED_OFFSET);
             to.unit(&plain(q, rows.half(0)));
+        }
+    }
+}
+
+impl Packed for Iq4Xs {
+    const LARGEST: i32 = 0;
+    const OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn units<I: Isa>(rows: Rows, to: &mut impl Sink) {
+        // SAFETY: the caller's promises; `blocks.rs` says where in a block everything lies.
+        unsafe {
+            let d = rows.half(0);
+            let [head, low, ..] = rows.words(0);
+            let high = _mm256_srli_epi32::<16>(head);
+            for i in 0..8 {
+                rows.fetch::<Self>(i, 8);
+                let part = |v, by: usize, mask| {
+                    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(by as i32)), _mm256_set1_epi32(mask))
+                };
+                let scale = _mm256_or_si256(part(low, 4 * i, 15), _mm256_slli_epi32::<4>(part(high, 2 * i, 3)));
+                let scale = _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, _mm256_set1_epi32(32)));
+                let q = look_up(nibbles(rows, 8 + 16 * i), &IQ4_NL_VALUES, I::SIGNED_OFFSET);
+                to.unit(&plain(q, _mm256_mul_ps(d, scale)));
+            }
         }
     }
 }

@@ -452,6 +452,48 @@ impl Rows for Iq4Nl {
     }
 }
 
+pub(super) struct Iq4Xs;
+
+impl Rows for Iq4Xs {
+    const BYTES: usize = Format::Iq4Xs.block_bytes();
+    const UNITS: usize = 8;
+    const GROUP: usize = 1;
+    const OFFSET: Option<u32> = Some(7);
+    type Extra = ();
+    type Header = [__m512; 8];
+    type Raw = [__m512i; 8];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn header(at: Sixteen) -> [__m512; 8] {
+        // SAFETY: the caller's promise.
+        let [head, low, ..] = unsafe { transpose(at) };
+        let (d, high) = (half(head), _mm512_srli_epi32::<16>(head));
+        let mut scales = [d; 8];
+        for (j, scale) in scales.iter_mut().enumerate() {
+            let low = _mm512_and_si512(shift_right(low, 4 * j as i32), _mm512_set1_epi32(15));
+            let high = _mm512_and_si512(shift_right(high, 2 * j as i32), _mm512_set1_epi32(3));
+            let six_bits = _mm512_or_si512(low, _mm512_slli_epi32::<4>(high));
+            let factor = _mm512_cvtepi32_ps(_mm512_sub_epi32(six_bits, _mm512_set1_epi32(32)));
+            *scale = _mm512_mul_ps(d, factor);
+        }
+        scales
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn raw(at: Sixteen, group: usize) -> [__m512i; 8] {
+        // SAFETY: the caller's promise.
+        look_up(&IQ4_NL_VALUES, nibbles(unsafe { transpose(at.add(8 + 16 * group)) }))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
+    #[inline]
+    unsafe fn unit(header: &[__m512; 8], raw: &[__m512i; 8], group: usize, _: usize) -> Weights<()> {
+        Weights { q: *raw, scale: header[group], extra: () }
+    }
+}
+
 pub(super) struct Mxfp4;
 
 impl Rows for Mxfp4 {

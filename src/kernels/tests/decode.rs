@@ -30,6 +30,9 @@ fn six_bits(packed: &[u8], j: usize) -> (f64, f64) {
     (f64::from(scale), f64::from(min))
 }
 
+/// The levels of IQ4_NL and IQ4_XS.
+const UNEVEN: [f64; 16] = [-127., -104., -83., -65., -49., -35., -22., -10., 1., 13., 25., 38., 53., 69., 89., 113.];
+
 /// The numbers of one block.
 pub(super) fn decode(format: Format, block: &[u8]) -> Vec<Weight> {
     assert_eq!(block.len(), format.block_bytes());
@@ -47,9 +50,12 @@ fn number(format: Format, b: &[u8], i: usize) -> Weight {
             Weight { scaled: half(b, 0) * f64::from(nibble(&b[8..], i) + 16 * fifth(&b[4..])), min: half(b, 2) }
         }
         Format::Q8_0 => plain(half(b, 0), f64::from(b[2 + i] as i8)),
-        Format::Iq4Nl => {
-            let values = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-            plain(half(b, 0), f64::from(values[usize::from(nibble(&b[2..], i))]))
+        Format::Iq4Nl => plain(half(b, 0), UNEVEN[usize::from(nibble(&b[2..], i))]),
+        Format::Iq4Xs => {
+            let (j, high) = (i / 32, u16::from_le_bytes([b[2], b[3]]));
+            let low = u16::from(b[4 + j / 2]) / [1, 16][j % 2] % 16;
+            let scale = f64::from(low + 16 * (high >> (2 * j) & 3)) - 32.0;
+            plain(half(b, 0) * scale, UNEVEN[usize::from(nibble(&b[8 + 16 * j..], i % 32))])
         }
         Format::Mxfp4 => {
             let magnitude = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];

@@ -8,6 +8,7 @@ mod errors;
 pub mod fake;
 mod faults;
 mod full;
+mod gguf;
 mod hostile;
 mod preflight;
 mod pull;

@@ -5,8 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::checks::{done, refused, told};
-use super::content::Content;
-use super::fake::{Access, FakeHub, RepoFile, Token};
+use super::fake::{Access, FakeHub, Token};
 use super::{Home, from_folder, heavy, sharded, tale};
 use crate::program::edit_tensors;
 use crate::support::{copy_of, fixture, name_of, write_tokenizer};
@@ -195,11 +194,6 @@ fn that_a_model_cannot_run_is_an_answer() {
         let _ = std::fs::remove_file(folder.join("tokenizer.json"));
         std::fs::remove_file(folder.join("vocab.json")).unwrap();
     });
-    hub.repo("org/quantised")
-        .file("README.md", "a model")
-        .with("m-Q4_K_M.gguf", RepoFile::new(Content::weights(3_000_000, 1), true))
-        .with("m-Q8_0.gguf", RepoFile::new(Content::weights(5_000_000, 2), true))
-        .publish();
     let check = |name: &str, words: &[&str]| {
         let answer = asked(&home, &hub, &[name]);
         let because = answer["unsupported_because"].as_str().unwrap_or_else(|| panic!("{answer}"));
@@ -211,8 +205,7 @@ fn that_a_model_cannot_run_is_an_answer() {
     check("org/foo", &["foo, not supported: supported are gpt2", "58.3K (f32)", "tokens/s"]);
     check("org/doubles", &["gpt2, not supported: tensor", "F64", "32 f64"]);
     check("org/mute", &["not supported: expected `tokenizer.json`"]);
-    check("org/quantised:Q4_K_M", &["GGUF files are not read by this version", "3.0 MB of 1 file"]);
-    check("org/quantised/m-Q8_0.gguf", &["GGUF files are not read by this version", "5.0 MB of 1 file"]);
+    check("org/mute/config.json", &["only if it is a .gguf file", "of 1 file"]);
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! A model in one GGUF file or in the parts of one: opened, its parts held against each other.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::dtype::ReadAs;
+use super::families::{self, Family};
+use super::header::{Header, TensorInfo};
+use super::metadata::Metadata;
+use super::names::Place;
+use super::reader::damaged;
+use crate::error::{Error, Result, count, quote};
+use crate::mapped::Bytes;
+use crate::source::{Location, PartName};
+
+/// Parts of a model; the most of a published one are some dozens.
+const MOST_PARTS: u64 = 1000;
+
+/// A model's head: all that is known of it without looking at its numbers.
+pub(crate) struct Gguf {
+    pub(crate) metadata: Metadata,
+    parts: Vec<Part>,
+}
+
+/// One file's tensors.
+struct Part {
+    tensors: Vec<TensorInfo>,
+    bytes: Arc<Bytes>,
+}
+
+/// A tensor as an architecture asks for it.
+pub(crate) struct Tensor {
+    /// As transformers has it; as the file has it where nothing is known of it.
+    pub(crate) name: String,
+    /// Rows of outputs.
+    pub(crate) shape: Vec<usize>,
+    /// Or the name of a type that no kernel reads.
+    pub(crate) read_as: Result<ReadAs, &'static str>,
+    pub(crate) bytes: Arc<Bytes>,
+    pub(crate) range: std::ops::Range<usize>,
+}
+
+impl Gguf {
+    /// Opens a file and, where it is the first of several parts, the others beside it.
+    pub(crate) fn open(location: &Location) -> Result<Gguf> {
+        let (first, bytes) = Header::open(location)?;
+        let Header { metadata, tensors, .. } = first;
+        let mut gguf = Gguf { metadata, parts: vec![Part { tensors, bytes }] };
+        gguf.open_others(location)?;
+        Ok(gguf)
+    }
+
+    /// A model whose head alone is here, as it is on the Hub before it is fetched.
+    pub(crate) fn of_heads(heads: Vec<(Header, Arc<Bytes>)>) -> Option<Gguf> {
+        let metadata = heads.first()?.0.metadata.clone();
+        let parts = heads.into_iter().map(|(head, bytes)| Part { tensors: head.tensors, bytes }).collect();
+        Some(Gguf { metadata, parts })
+    }
+
+    fn open_others(&mut self, location: &Location) -> Result<()> {
+        let metadata = self.metadata.clone();
+        let parts = metadata.unsigned("split.count")?.unwrap_or(0);
+        if parts <= 1 {
+            return Ok(());
+        }
+        let path = location.path();
+        let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = PartName::of(&file_name).filter(|name| u64::from(name.parts) == parts && parts <= MOST_PARTS);
+        let name = name.ok_or_else(|| {
+            let problem = format!("expected a name such as `m-00001-of-{parts:05}.gguf` for one of {parts} parts");
+            Error::file(path, problem, "parts are found by their names; give them back those that they came with")
+        })?;
+        check_part(&metadata, 1, parts)?;
+        for number in 2..=name.parts {
+            let path = path.with_file_name(name.other(number));
+            if !path.is_file() {
+                let problem = format!("expected part {number} of {parts}, found no such file");
+                return Err(Error::file(
+                    &path,
+                    problem,
+                    "the parts of a model lie beside each other; copy all of them",
+                ));
+            }
+            let (part, bytes) = Header::open(&Location::Disk(path))?;
+            check_part(&part.metadata, u64::from(number), parts)?;
+            self.parts.push(Part { tensors: part.tensors, bytes });
+        }
+        let mut names = HashSet::new();
+        for tensor in self.parts.iter().flat_map(|part| &part.tensors) {
+            if !names.insert(&*tensor.name) {
+                return Err(damaged(path, format!("the tensor {} is in two of the parts", quote(&tensor.name))));
+            }
+        }
+        let stated = metadata.unsigned("split.tensors.count")?;
+        match stated.filter(|stated| *stated != names.len() as u64) {
+            Some(stated) => {
+                let found = names.len();
+                Err(damaged(path, format!("expected {stated} tensors in all parts, found {found}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The file that messages name.
+    pub(crate) fn path(&self) -> &Path {
+        self.metadata.path()
+    }
+
+    /// Which kind of model it is.
+    pub(super) fn family(&self) -> Result<&'static Family> {
+        families::of(self)
+    }
+
+    fn infos(&self) -> impl Iterator<Item = (&TensorInfo, &Arc<Bytes>)> {
+        self.parts.iter().flat_map(|part| part.tensors.iter().map(|tensor| (tensor, &part.bytes)))
+    }
+
+    /// The shape of a tensor, by its name in the file.
+    pub(super) fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        self.infos().find(|(tensor, _)| &*tensor.name == name).map(|(tensor, _)| &tensor.shape[..])
+    }
+
+    /// The numbers of a small tensor of f32, by its name in the file.
+    pub(super) fn numbers_of(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        let Some((tensor, bytes)) = self.infos().find(|(tensor, _)| &*tensor.name == name) else { return Ok(None) };
+        if tensor.dtype.read_as != Some(ReadAs::F32) || tensor.shape != [count] {
+            let (dtype, shape) = (tensor.dtype.name, &tensor.shape);
+            let problem =
+                format!("tensor {}: expected {count} numbers of F32, found {shape:?} of {dtype}", quote(name));
+            return Err(damaged(self.path(), problem));
+        }
+        // A head that came from the Hub alone has no numbers.
+        let Some(bytes) = bytes.all().get(tensor.range.clone()) else { return Ok(Some(vec![1.0; count])) };
+        let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Ok(Some(numbers.collect()))
+    }
+
+    /// All tensors, under the names that architectures ask for. What the config was made of is left away.
+    pub(crate) fn tensors(&self) -> Result<Vec<Tensor>> {
+        let names = self.family()?.names;
+        let mut tensors = Vec::new();
+        let mut known: HashSet<String> = HashSet::new();
+        for (info, bytes) in self.infos() {
+            let read_as = info.dtype.read_as.ok_or(info.dtype.name);
+            let one = |name: String, shape: &[usize], range| Tensor {
+                name,
+                shape: shape.to_vec(),
+                read_as,
+                bytes: Arc::clone(bytes),
+                range,
+            };
+            let start = tensors.len();
+            match names.place_of(&info.name) {
+                Place::Config => {}
+                Place::Named(name) => tensors.push(one(name, &info.shape, info.range.clone())),
+                Place::Experts(before, after) => {
+                    let &[experts, outputs, inputs] = &info.shape[..] else {
+                        let problem = format!("expected 3 dimensions, found {}", info.shape.len());
+                        return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
+                    };
+                    let bytes_each = info.range.len().checked_div(experts).unwrap_or(0); // rows are whole blocks
+                    for expert in 0..experts {
+                        let at = info.range.start + expert * bytes_each;
+                        let name = format!("{before}.{expert}.{after}");
+                        tensors.push(one(name, &[outputs, inputs], at..at + bytes_each));
+                    }
+                }
+                Place::Thirds(names) => {
+                    let mut shape = info.shape.clone();
+                    match shape.first_mut() {
+                        Some(rows) if rows.is_multiple_of(3) => *rows /= 3,
+                        _ => {
+                            let problem = format!("expected rows in three parts, found the shape {shape:?}");
+                            return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
+                        }
+                    }
+                    let bytes_each = info.range.len() / 3;
+                    for (part, name) in names.into_iter().enumerate() {
+                        let at = info.range.start + part * bytes_each;
+                        tensors.push(one(name, &shape, at..at + bytes_each));
+                    }
+                }
+            }
+            if let Some(twice) = tensors[start..].iter().find(|tensor| !known.insert(tensor.name.clone())) {
+                return Err(damaged(self.path(), format!("the tensor {} is there twice", quote(&twice.name))));
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// What it says of its architecture, for messages.
+    pub(crate) fn kind(&self) -> Option<String> {
+        let name = self.metadata.string("general.architecture").ok().flatten()?;
+        Some(quote(name).trim_matches('`').to_owned())
+    }
+
+    /// Tokens that stand for something, under the names that chat templates have for them.
+    pub(crate) fn special_tokens(&self) -> Result<Vec<(&'static str, String)>> {
+        const NAMES: [(&str, &str); 5] = [
+            ("bos_token", "bos"),
+            ("eos_token", "eos"),
+            ("unk_token", "unknown"),
+            ("sep_token", "seperator"), // as the format spells it
+            ("pad_token", "padding"),
+        ];
+        let mut found = Vec::new();
+        for (name, key) in NAMES {
+            let Some(id) = self.metadata.token(&format!("tokenizer.ggml.{key}_token_id"))? else { continue };
+            let token = self.metadata.strings("tokenizer.ggml.tokens")?.and_then(|mut tokens| tokens.nth(id as usize));
+            found.extend(token.map(|token| (name, String::from_utf8_lossy(token).into_owned())));
+        }
+        Ok(found)
+    }
+
+    /// What its metadata say of how it may be used.
+    pub(crate) fn license(&self) -> Option<String> {
+        self.metadata.string("general.license").ok().flatten().map(str::to_owned)
+    }
+}
+
+fn check_part(metadata: &Metadata, number: u64, parts: u64) -> Result<()> {
+    let (found, of) = (metadata.unsigned("split.no")?, metadata.unsigned("split.count")?);
+    if found == Some(number - 1) && of == Some(parts) {
+        return Ok(());
+    }
+    let says =
+        found.zip(of).map_or("none".to_owned(), |(found, of)| format!("part {} of {of}", found.saturating_add(1)));
+    let hint = if number == 1 {
+        "name the first part; the others are found beside it"
+    } else {
+        "the parts do not belong together; copy all of them from the same place"
+    };
+    Err(Error::file(
+        metadata.path(),
+        format!("expected part {number} of {}, found {says}", count(parts as usize, "part")),
+        hint,
+    ))
+}
