@@ -375,8 +375,9 @@ fn prefetch(at: *const u8, bytes: usize) {
     }
 }
 
-/// Bytes ahead of the weights in use at which others are asked for, at the least.
-const AHEAD: usize = 12 << 10;
+/// How far the asking for weights is ahead, beyond the sixteen rows in use: those are used from side to side and asked for
+/// one after the other, so that the first bytes of the last row are needed soon after they were asked for.
+const AHEAD: usize = 8 << 10;
 
 /// Hands the units of sixteen rows to `each`, one after the other.
 ///
@@ -388,7 +389,7 @@ const AHEAD: usize = 12 << 10;
 unsafe fn units<F: Rows>(w: *const u8, blocks: usize, mut each: impl FnMut(Weights<F::Extra>)) {
     let rows = Sixteen::new(w, blocks * F::BYTES);
     let bytes = LANES * F::BYTES / F::UNITS;
-    let mut ahead = w.wrapping_add((LANES * blocks * F::BYTES).max(AHEAD));
+    let mut ahead = w.wrapping_add(LANES * blocks * F::BYTES + AHEAD);
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
@@ -416,7 +417,7 @@ unsafe fn units<F: Rows>(w: *const u8, blocks: usize, mut each: impl FnMut(Weigh
 unsafe fn pairs<F: Rows>(w: [*const u8; 2], blocks: usize, mut each: impl FnMut([Weights<F::Extra>; 2])) {
     let rows = Sixteen::new(w[0], blocks * F::BYTES);
     let bytes = 2 * LANES * F::BYTES / F::UNITS;
-    let mut ahead = w[0].wrapping_add((2 * LANES * blocks * F::BYTES).max(AHEAD));
+    let mut ahead = w[0].wrapping_add(2 * LANES * blocks * F::BYTES + AHEAD);
     for block in 0..blocks {
         // SAFETY: the caller's promise.
         unsafe {
@@ -512,13 +513,35 @@ unsafe fn unpack<F: Rows>(w: *const u8, blocks: usize, mut to: *mut Weights<F::E
     }
 }
 
-/// Writes the first `count` of the sums, which end in the last vector.
+/// Writes the first `count` of the sums, which end in the last vector. Inlined by force: a call would pass the sums through
+/// memory, which takes as long as a sixth of a short product.
+#[inline(always)]
 fn store<const VECTORS: usize>(out: &Out<'_>, row: usize, column: usize, sums: &[__m512; VECTORS], count: usize) {
+    if count < VECTORS * LANES {
+        for (v, sum) in sums.iter().enumerate() {
+            out.store_part(row, column + LANES * v, &lanes(*sum), (count - LANES * v).min(LANES));
+        }
+        return;
+    }
+    let (y, bias, residual) = out.place(row, column, VECTORS * LANES);
     for (v, sum) in sums.iter().enumerate() {
-        out.store_part(row, column + LANES * v, &lanes(*sum), (count - LANES * v).min(LANES));
+        let at = LANES * v;
+        // SAFETY: `place` found so many columns in the row, and what is not null is as long; all callers are entries of a
+        // table that is used only on CPUs with AVX-512.
+        unsafe {
+            let mut sum = *sum;
+            if !bias.is_null() {
+                sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias.add(at)));
+            }
+            if !residual.is_null() {
+                sum = _mm512_add_ps(sum, _mm512_loadu_ps(residual.add(at)));
+            }
+            _mm512_storeu_ps(y.add(at), sum);
+        }
     }
 }
 
+#[inline(always)]
 fn lanes(v: __m512) -> Lanes {
     // SAFETY: sixteen `f32` in a register have the layout of sixteen in an array.
     Lanes(unsafe { std::mem::transmute::<__m512, [f32; LANES]>(v) })
