@@ -103,7 +103,7 @@ mod tests {
             let pool = Arc::new(Pool::new(NonZeroUsize::new(threads)).expect("threads"));
             Compute { device: Device::Cpu, kernels, pool }
         };
-        let x: Vec<f32> = (0..40_000).map(|i| (i as f32 - 20_000.0) / 300.0).collect();
+        let x: Vec<f32> = (0..40_000).map(|i| (i as f32 - 20_000.0) / 100.0).collect();
         let x = Tensor::from_vec(x, (2, 20_000), &Device::Cpu).unwrap();
         let run = |compute: &Compute| -> Vec<f32> {
             bounded(&x, 30.0, compute).unwrap().flatten_all().unwrap().to_vec1().unwrap()

@@ -8,10 +8,11 @@ use super::byte_level::character_of;
 use super::charsmap::Charsmap;
 use super::own_model::{Algorithm, Habits, OwnModel, SpacePrefix};
 use super::spm::Scores;
+use super::tokenizer_json::HINT;
 use super::unigram::Unigram;
 use super::vocabulary::{Kind, Vocabulary};
 use super::words::Words;
-use crate::error::{Result, quote};
+use crate::error::{Error, Result, quote};
 use crate::gguf::Metadata;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -106,7 +107,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<OwnModel> {
     };
     let mut vocabulary = vocabulary(metadata, family)?;
     mark_structure(&mut vocabulary);
-    let wrong = |problem: String| metadata.wrong(TOKENS, "a vocabulary", problem);
+    let wrong = |problem: String| Error::file(metadata.path(), problem, HINT);
 
     let unknown = token(metadata, UNKNOWN, &vocabulary)?;
     let (algorithm, add_begin, add_end, prefix) = match family {
@@ -178,7 +179,7 @@ fn vocabulary(metadata: &Metadata, family: Family) -> Result<Vocabulary> {
     };
     let typed = metadata.has(TYPES);
     let mut vocabulary =
-        Vocabulary::new(names, kinds).map_err(|problem| metadata.wrong(TOKENS, "a vocabulary", problem))?;
+        Vocabulary::new(names, kinds).map_err(|problem| Error::file(metadata.path(), problem, HINT))?;
     if !typed {
         for (key, kind) in [(BEGIN, Kind::Control), (END, Kind::Control), (UNKNOWN, Kind::Unknown)] {
             if let Some(id) = token(metadata, key, &vocabulary)? {
@@ -291,7 +292,7 @@ fn bpe(metadata: &Metadata, vocabulary: &Vocabulary, words: Words) -> Result<Alg
 
 /// Phi-3's special tokens take the white space after them, which no key of the format can say.
 fn is_phi3(metadata: &Metadata) -> Result<bool> {
-    let name = metadata.string("general.name")?.unwrap_or_default().to_lowercase();
+    let name = metadata.string("general.name").ok().flatten().unwrap_or_default().to_lowercase();
     Ok(name.contains("phi-3") || name.contains("phi3"))
 }
 

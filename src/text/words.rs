@@ -119,7 +119,7 @@ const ALL: [(&[&str], &[Step], Habits); 27] = [
     (&["glm4", "glm5"], &[LLAMA3], WHOLE),
     (&["qwen2", "megrez", "stablelm2"], &[QWEN2], COMPOSED),
     (&["deepseek-r1-qwen", "kormo", "hunyuan", "solar-open", "grok-2"], &[QWEN2], PLAIN),
-    (&["qwen35"], &[QWEN35], COMPOSED),
+    (&["qwen35"], &[QWEN35], PLAIN),
     (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[CASED], PLAIN),
     (&["tekken"], &[TEKKEN], LLAMA),
     (

@@ -222,6 +222,11 @@ fn metadata(config: &Value) -> GgufFile {
             made = made.key(format!("{kind}.{key}"), U32, value.to_le_bytes());
         }
     }
+    let scaling = &config["rope_scaling"];
+    if scaling["type"] == "linear" {
+        made = made.text(&format!("{kind}.rope.scaling.type"), "linear");
+        made = made.float(&format!("{kind}.rope.scaling.factor"), scaling["factor"].as_f64().unwrap() as f32);
+    }
     let floats: &[(&str, &str)] = &[
         ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
@@ -234,7 +239,13 @@ fn metadata(config: &Value) -> GgufFile {
     // Where config.json does not say, it is transformers' own default.
     let epsilon = if ["mixtral", "olmo2"].contains(&config["model_type"].as_str().unwrap()) { 1e-5 } else { 1e-6 };
     for (key, field) in floats {
-        let value = config[*field].as_f64().or((kind != "gpt2" && *field == "rms_norm_eps").then_some(epsilon));
+        let default = match (kind.as_str(), *field) {
+            ("gpt2", "layer_norm_epsilon") => Some(1e-5),
+            ("gpt2", _) => None,
+            (_, "rms_norm_eps") => Some(epsilon),
+            _ => None,
+        };
+        let value = config[*field].as_f64().or(default);
         if let Some(value) = value {
             made = made.float(&format!("{kind}.{key}"), value as f32);
         }

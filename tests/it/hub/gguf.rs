@@ -64,7 +64,7 @@ fn a_quantisation_is_fetched_once_and_then_needs_no_hub() {
     for name in ["org/m:Q8_0", "org/m:F16", "org/m/sub/m-F16.gguf"] {
         let outcome = home.run(&hub, generate(name));
         done(name, &outcome, &hub);
-        assert!(outcome.stderr.is_empty(), "{outcome:?}");
+        assert!(!outcome.stderr.contains("fetch"), "{outcome:?}");
     }
 }
 
@@ -136,10 +136,10 @@ fn a_model_that_moved_on_does_not_lose_its_files() {
     let home = Home::new();
     quantised(&hub, "org/m");
     done("the first", &home.run(&hub, generate("org/m:Q8_0")), &hub);
-    hub.repo("org/m").with("m-Q8_0.gguf", large(&q8())).with("m-F16.gguf", large(&made(Numbers::F16))).publish();
-    done("another of a newer commit", &home.run(&hub, generate("org/m:F16")), &hub);
+    hub.repo("org/m").with("m-Q8_0.gguf", large(&q8())).with("m-BF16.gguf", large(&made(Numbers::Bf16))).publish();
+    done("another of a newer commit", &home.run(&hub, generate("org/m:BF16")), &hub);
     hub.stop();
-    for name in ["org/m:Q8_0", "org/m:F16"] {
+    for name in ["org/m:Q8_0", "org/m:BF16"] {
         done(name, &home.run(&hub, generate(name)), &hub);
     }
 }
@@ -196,7 +196,7 @@ fn what_cannot_run_is_refused_before_it_moves() {
             stated_offset: None,
         });
     }
-    for (id, made, words) in [("org/other", &other, ["`mamba`", "llama"]), ("org/unread", &unread, ["I8", "Q4_K"])] {
+    for (id, made, words) in [("org/other", &other, ["`mamba`", "GGUF"]), ("org/unread", &unread, ["I8", "Q4_K"])] {
         hub.repo(id).with("m.gguf", large(made)).publish();
         for verb in [vec!["pull".to_owned(), id.to_owned()], generate(id)] {
             hub.forget_seen();

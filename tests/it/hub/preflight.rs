@@ -202,7 +202,7 @@ fn that_a_model_cannot_run_is_an_answer() {
         assert!(text.contains(because), "{name}: {because}: {text}");
         words.iter().for_each(|word| assert!(text.contains(word), "{name}: {word}: {text}"));
     };
-    check("org/foo", &["foo, not supported: supported are gpt2", "58.3K (f32)", "tokens/s"]);
+    check("org/foo", &["foo, not supported: supported are bloom, falcon", "58.3K (f32)", "tokens/s"]);
     check("org/doubles", &["gpt2, not supported: tensor", "F64", "32 f64"]);
     check("org/mute", &["not supported: expected `tokenizer.json`"]);
     check("org/mute/config.json", &["only if it is a .gguf file", "of 1 file"]);

@@ -294,10 +294,10 @@ fn what_cannot_run_is_refused_before_its_weights_move() {
     let odd = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; size]].concat();
     let sound = Content::weights(size as u64, 1).bytes();
     let yarn = std::fs::read_to_string(fixture("llama/base/config.json")).unwrap();
-    let yarn = yarn.replace("\"rope_scaling\": null", r#""rope_scaling": {"type": "yarn", "factor": 4.0}"#);
+    let yarn = yarn.replace("\"rope_scaling\": null", r#""rope_scaling": {"type": "mystery", "factor": 4.0}"#);
     let cases = [
         ("an architecture", other_config, sound.clone(), "foo"),
-        ("a switch", yarn, sound, "`yarn` is not supported"),
+        ("a switch", yarn, sound, "`mystery` is not supported"),
         ("a dtype", config, odd, "F8_E4M3"),
     ];
     for (what, config, weights, named) in cases {
