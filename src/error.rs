@@ -33,7 +33,7 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
-    /// A file cannot be written; what it was to hold is there all the same.
+    /// A file cannot be written.
     #[error("cannot write {}: {problem}", quote(&path.display().to_string()))]
     Unwritten {
         /// The file.
@@ -187,6 +187,10 @@ impl Error {
 
     pub(crate) fn unsupported(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Unsupported { path: path.to_owned(), problem: line(&problem.into()), hint: line(&hint.into()) }
+    }
+
+    pub(crate) fn unwritten(path: &Path, problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Unwritten { path: path.to_owned(), problem: line(&problem.into()), hint: line(&hint.into()) }
     }
 
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Self {

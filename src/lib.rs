@@ -43,8 +43,8 @@ mod weights;
 pub use device::DeviceChoice;
 pub use engine::{
     CancelHandle, Completion, EarlyStopping, Engine, EngineBuilder, FinishReason, Generation, Ids, Info, LengthDecay,
-    LogitBias, Piece, Prompt, Sampling, Schema, Score, ScoreOptions, SequenceBias, Session, Timings, TokenLogprob,
-    Truncation,
+    LogitBias, Piece, Prompt, Quantized, Sampling, Schema, Score, ScoreOptions, SequenceBias, Session, Timings,
+    TokenLogprob, Truncation, quantize,
 };
 pub use error::{Error, HubFailure, Result, quote};
 pub use hub::{FileProgress, FileState, Hub, NetworkBan, Progress, forbid_network};
@@ -54,4 +54,4 @@ pub use kernels::CacheType;
 pub use models::{ARCHITECTURES, Architecture};
 pub use source::EMBEDDED;
 pub use text::{ChatOptions, ChatPrompt, ChatTemplate, Message, Specials, TextStream, Tokenizer};
-pub use weights::{Dtype, Quant};
+pub use weights::{Cast, Dtype, Quant};

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 #[cfg(feature = "hub")]
 mod pull;
+mod quantize;
 mod score;
 mod tokenize;
 mod verify_golden;
@@ -56,6 +57,7 @@ enum Verb {
     Models(models::Args),
     VerifyGolden(verify_golden::Args),
     Cache(cache::Args),
+    Quantize(quantize::Args),
     Export(bundle::ExportArgs),
     Import(bundle::ImportArgs),
     Completions(completions::Args),
@@ -89,6 +91,7 @@ pub fn fireside() -> ExitCode {
         Verb::Models(args) => models::run(args),
         Verb::VerifyGolden(args) => verify_golden::run(args),
         Verb::Cache(args) => cache::run(args),
+        Verb::Quantize(args) => quantize::run(args),
         Verb::Export(args) => bundle::export(args),
         Verb::Import(args) => bundle::import(args),
         Verb::Completions(args) => completions::run(args),

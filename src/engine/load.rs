@@ -263,7 +263,7 @@ pub(super) fn context_of(shape: &Shape, wanted: Option<usize>) -> Result<usize> 
 }
 
 /// config.json, or what a GGUF file says instead, and that file.
-fn read_config(source: &Source) -> Result<(Config<'_>, Option<Gguf>)> {
+pub(super) fn read_config(source: &Source) -> Result<(Config<'_>, Option<Gguf>)> {
     let path = source.config.path();
     match &source.weights {
         WeightFiles::Gguf(file) => {

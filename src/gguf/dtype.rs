@@ -82,6 +82,11 @@ impl TensorType {
         TYPES.iter().find(|known| known.id == id)
     }
 
+    /// The type that kernels read in this way.
+    pub(crate) fn read_as(read_as: ReadAs) -> &'static TensorType {
+        TYPES.iter().find(|known| known.read_as == Some(read_as)).expect("every way of reading has a type")
+    }
+
     /// Bytes of so many numbers; `None` where they are no whole blocks or too many for this machine.
     pub(crate) fn bytes(&self, numbers: usize) -> Option<usize> {
         numbers.is_multiple_of(self.block_len).then_some(numbers / self.block_len)?.checked_mul(self.block_bytes)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reader::{Reader, damaged};
+use super::write::Written;
 use crate::error::{Error, Result, count, quote};
 use crate::mapped::Bytes;
 
@@ -226,6 +227,21 @@ impl Metadata {
             Some(Value::One(Kind::Bool, range)) => Ok(Some(self.bytes_of(range) == [1])),
             Some(other) => Err(self.wrong(key, "a bool", described(other))),
         }
+    }
+
+    /// A value as another file may have it.
+    pub(crate) fn raw(&self, key: &str) -> Option<Written> {
+        Some(match self.value(key)? {
+            Value::One(Kind::String, range) => {
+                let length = (range.len() as u64).to_le_bytes();
+                Written::Raw(Kind::String as u32, [&length, self.bytes_of(range)].concat())
+            }
+            Value::One(kind, range) => Written::Raw(*kind as u32, self.bytes_of(range).to_vec()),
+            Value::Many(kind, length, range) => {
+                let (kind, length) = ((*kind as u32).to_le_bytes(), (*length as u64).to_le_bytes());
+                Written::Raw(Kind::Array as u32, [&kind[..], &length, self.bytes_of(range)].concat())
+            }
+        })
     }
 
     /// How many elements an array has; `None` where the key is not there or is no array.

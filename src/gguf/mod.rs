@@ -5,6 +5,7 @@
 //! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; versions 2 and 3, little endian.
 
 mod config;
+mod describe;
 mod dtype;
 mod families;
 mod header;
@@ -12,13 +13,16 @@ mod metadata;
 mod model;
 mod names;
 mod reader;
+mod write;
 
+pub(crate) use describe::describe;
 pub(crate) use dtype::{ReadAs, TensorType};
 pub(crate) use header::Header;
 pub(crate) use metadata::Metadata;
 pub(crate) use model::Gguf;
 #[cfg(feature = "cli")]
 pub(crate) use model::Tensor;
+pub(crate) use write::{Planned, Writer, Written};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::dtype::ReadAs;
+use super::dtype::{ReadAs, TensorType};
 use super::families::{self, Family};
 use super::header::{Header, TensorInfo};
 use super::metadata::Metadata;
@@ -39,6 +39,17 @@ pub(crate) struct Tensor {
     pub(crate) read_as: Result<ReadAs, &'static str>,
     pub(crate) bytes: Arc<Bytes>,
     pub(crate) range: std::ops::Range<usize>,
+}
+
+/// A tensor as it is in the file.
+pub(crate) struct RawTensor<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) shape: &'a [usize],
+    pub(crate) dtype: &'static TensorType,
+    /// `None` for a head that came alone.
+    pub(crate) bytes: Option<&'a [u8]>,
+    /// The name that architectures ask for; `None` for what they do not ask for one by one.
+    pub(crate) place: Option<String>,
 }
 
 impl Gguf {
@@ -187,6 +198,22 @@ impl Gguf {
             }
         }
         Ok(tensors)
+    }
+
+    /// All tensors as the file has them, in its order: name, shape, type, and the name that architectures ask for, if any.
+    pub(crate) fn raw_tensors(&self) -> Result<Vec<RawTensor<'_>>> {
+        let names = self.family()?.names;
+        let raw = self.infos().map(|(info, bytes)| RawTensor {
+            name: &info.name,
+            shape: &info.shape,
+            dtype: info.dtype,
+            bytes: bytes.all().get(info.range.clone()),
+            place: match names.place_of(&info.name) {
+                Place::Named(name) => Some(name),
+                Place::Config | Place::Experts(..) | Place::Thirds(_) => None,
+            },
+        });
+        Ok(raw.collect())
     }
 
     /// What it says of its architecture, for messages.

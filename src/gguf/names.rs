@@ -32,6 +32,20 @@ pub(super) enum Place {
 const OF_THE_CONFIG: &[&str] = &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
 impl Names {
+    /// What the file calls a tensor of transformers; the way back from [`Names::place_of`] for what is not an expert's.
+    pub(super) fn in_file(&self, name: &str) -> Option<String> {
+        let (stem, ending) = name.rsplit_once('.')?;
+        let find = |names: &'static [(&'static str, &'static str)], stem: &str| {
+            names.iter().find(|(_, theirs)| *theirs == stem).map(|(own, _)| *own)
+        };
+        if let Some(own) = find(self.outside, stem) {
+            return Some(format!("{own}.{ending}"));
+        }
+        let (layer, stem) = stem.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
+        let layer: u32 = layer.parse().ok()?;
+        find(self.inside, stem).map(|own| format!("blk.{layer}.{own}.{ending}"))
+    }
+
     /// The place of a tensor, which keeps its own name where it is not known.
     pub(super) fn place_of(&self, name: &str) -> Place {
         if OF_THE_CONFIG.contains(&name) {

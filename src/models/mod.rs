@@ -33,6 +33,8 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
+pub(crate) use rope::llama3_factors;
+
 use std::path::Path;
 
 use candle_core::Tensor;

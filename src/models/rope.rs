@@ -125,6 +125,17 @@ pub(super) fn whole(config: &Config, head_dim: usize, context: usize) -> Result<
     settings.rotation(head_dim)
 }
 
+/// By what each frequency of Llama 3.1's scaling is divided; `None` for a model without it.
+pub(crate) fn llama3_factors(config: &Config, head_dim: usize, context: usize) -> Result<Option<Vec<f32>>> {
+    let settings = Settings::read(config, context)?;
+    if settings.kind != "llama3" {
+        return Ok(None);
+    }
+    let llama3 = settings.llama3()?;
+    let frequencies = periods(settings.theta, head_dim).map(|period| 1.0 / period);
+    Ok(Some(frequencies.map(|frequency| frequency / llama3.of(frequency)).collect()))
+}
+
 /// The rotation of heads of which config.json's `partial_rotary_factor` says how much is turned, or else `part`.
 pub(super) fn partial(config: &Config, head_dim: usize, context: usize, part: f64) -> Result<Rotation> {
     let settings = Settings::read(config, context)?;

@@ -4,6 +4,7 @@
 //! name, shape, dtype and that every value is finite, and every error names the full tensor path. It knows no layer and
 //! no architecture.
 
+mod export;
 mod fingerprint;
 mod gguf;
 mod quant;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub use export::Cast;
 pub use gguf::check_tensors;
 #[cfg(feature = "cli")]
 pub use gguf::kind_of;

@@ -147,7 +147,6 @@ const ROLES: &[(Role, &[&str])] = &[
 ];
 
 /// Layers whose weights GPT-2 stores (inputs, outputs), as `Conv1D`; others that have such names do not.
-#[cfg(any(test, feature = "cli"))]
 const TRANSPOSED: &[&str] = &["c_attn", "c_proj", "c_fc"];
 
 /// The part of a name that `.weight` ends, and its parts.
@@ -188,6 +187,11 @@ pub(super) fn is_embedding(name: &str) -> bool {
 /// Whether a matrix stays as stored: learnt positions and routers.
 pub(super) fn is_kept(name: &str) -> bool {
     matches!(role_of(name), Role::Positions | Role::Router)
+}
+
+/// Whether GPT-2 stores a layer's weights (inputs, outputs), by their name.
+pub(super) fn is_turned(name: &str) -> bool {
+    layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last))
 }
 
 /// A mixture for one model.
@@ -281,7 +285,7 @@ impl Mix {
     #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
-        let is_transposed = self.is_gpt2 && layer_of(name).next_back().is_some_and(|last| TRANSPOSED.contains(&last));
+        let is_transposed = self.is_gpt2 && is_turned(name);
         self.format(name, if is_transposed { first } else { second })
     }
 

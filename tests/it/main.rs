@@ -51,6 +51,7 @@ mod program;
 #[cfg(all(feature = "cli", feature = "ember"))]
 mod prompt_cache;
 mod quant;
+mod quantize;
 mod score;
 mod session;
 mod smollm2;

@@ -82,14 +82,14 @@ pub fn wide_model(folder: &Path, head: Head) {
     write_tokenizer(folder);
 }
 
-fn wide() -> (TempDir, String) {
+pub fn wide() -> (TempDir, String) {
     let folder = TempDir::new().expect("a temporary folder");
     wide_model(folder.path(), Head::Absent);
     let name = name_of(folder.path());
     (folder, name)
 }
 
-fn tokens() -> Vec<u32> {
+pub fn tokens() -> Vec<u32> {
     (0..50).map(|i| (i * i * 7 + 3) % VOCABULARY as u32).collect()
 }
 
@@ -97,12 +97,12 @@ fn quant(name: &str) -> Quant {
     name.parse().expect("a known name")
 }
 
-fn logits(engine: &mut Engine) -> Vec<f32> {
+pub fn logits(engine: &mut Engine) -> Vec<f32> {
     engine.logits(Prompt::Tokens(tokens())).expect("logits")
 }
 
 /// The distance of two lists of numbers, relative to the size of the first.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f32| f64::from(x) * f64::from(x);
     let off: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
     (off / a.iter().map(|a| square(*a)).sum::<f64>()).sqrt()
