@@ -164,16 +164,24 @@ def fireside(work: Work, folder: Path, program: Path) -> list[Setting]:
     def memory(report):
         return look_up(parsed(report), "peak_memory_bytes") / 1e6  # the process's own peak would count the roof probe
 
-    stored = work.model if quantised or work.kind == "f32" else work.stem
-    model = CARDS.get(work.model) or ["--model", models / stored]
-    made_as = as_made or ["--dtype", work.kind]
     amount = ["-p", work.prompt, "-n", work.new]
     if work.group == "depth":
         amount = ["-p", 0, "-n", work.new, "-d", work.prompt]
     if work.group == "batch":
         amount += ["--batch", work.batch]
-    command = [program, "bench", *model, *made_as, *amount, "-t", work.threads, "-r", work.repeat, "--output", "json"]
-    return [Setting(command, memory if work.group == "memory" else rate)]
+    read = memory if work.group == "memory" else rate
+
+    def bench(name, *model):
+        command = [program, "bench", *model, *amount, "-t", work.threads, "-r", work.repeat, "--output", "json"]
+        return Setting(command, read, name)
+
+    # The very file that llama.cpp gets, and the form in which such weights are published.
+    settings = [] if work.kind == "f32" else [bench("file", "--model", models / f"{work.stem}.gguf")]
+    if not quantised:
+        folder = models / (work.model if work.kind == "f32" else work.stem)
+        model = CARDS.get(work.model) or ["--model", folder]
+        settings.append(bench("safetensors", *model, "--dtype", work.kind))
+    return settings
 
 
 def llama_cpp(work: Work, folder: Path) -> list[Setting]:
