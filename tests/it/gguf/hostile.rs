@@ -238,6 +238,8 @@ fn random_damage_is_refused_or_harmless() {
         let what = format!("round {round}");
         match outcome.code {
             Some(0) => readable(&outcome.stderr, &what),
+            // A damaged epsilon or theta: sound numbers, with which the first token cannot be computed.
+            Some(1) if outcome.stderr.contains("not finite") => readable(&outcome.stderr, &what),
             Some(code) => drop(refused(&outcome, code, &what)),
             None => panic!("{what}: ended by a signal: {outcome:?}"),
         }

@@ -127,7 +127,10 @@ pub fn gguf_of(folder: &Path, numbers: impl Fn(&str) -> Numbers) -> GgufFile {
     let kind = config["model_type"].as_str().unwrap();
     let heads = config["num_attention_heads"].as_u64().unwrap_or(1) as usize;
     let kv_heads = config["num_key_value_heads"].as_u64().map_or(heads, |heads| heads as usize);
-    for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = parsed.tensors(); // in any order
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (name, view) in tensors {
         let mut values: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let mut shape = view.shape().to_vec();
