@@ -176,7 +176,7 @@ def fireside(work: Work, folder: Path, program: Path) -> list[Setting]:
         return Setting(command, read, name)
 
     # The very file that llama.cpp gets, and the form in which such weights are published.
-    settings = [] if work.kind == "f32" else [bench("file", "--model", models / f"{work.stem}.gguf")]
+    settings = [bench("file", "--model", models / f"{work.stem}.gguf")]
     if not quantised:
         folder = models / (work.model if work.kind == "f32" else work.stem)
         model = CARDS.get(work.model) or ["--model", folder]
