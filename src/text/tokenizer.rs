@@ -83,8 +83,16 @@ impl Tokenizer {
         };
         let inner = model.inner();
         let added = inner.get_added_tokens_decoder();
-        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        let id_limit = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let vocabulary = inner.get_vocab(true);
+        // A number that the vocabulary gives to another token is that token's.
+        let taken: HashSet<u32> = vocabulary
+            .iter()
+            .filter(|(name, id)| added.get(id).is_some_and(|token| token.content != **name))
+            .map(|(_, id)| *id)
+            .collect();
+        let is_special = |(id, token): &(&u32, &tokenizers::AddedToken)| token.special && !taken.contains(id);
+        let special = added.iter().filter(is_special).map(|(id, _)| *id).collect();
+        let id_limit = vocabulary.into_values().max().map_or(0, |id| id as usize + 1);
         if id_limit == 0 {
             return Err(Error::file(files.path(), "expected a vocabulary, found no token", HINT));
         }

@@ -43,6 +43,11 @@ fn a_damaged_tokenizer_is_told() {
             ),
             ("another version", |f| edit(f, |t| t["version"] = json!("9.0")), &["tokenizer.json", "9.0"]),
             (
+                "a vocabulary larger than the model's",
+                |f| edit(f, |t| t["model"]["vocab"]["zzz"] = json!(513)),
+                &["tokenizer.json", "vocabulary of 513", "token 513", "another model"],
+            ),
+            (
                 "an id beyond all bounds",
                 |f| edit(f, |t| t["model"]["vocab"]["zzz"] = json!(u32::MAX)),
                 &["tokenizer.json", "vocabulary of 513"],
