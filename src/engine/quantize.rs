@@ -13,7 +13,7 @@ use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::gguf::{Gguf, Planned, ReadAs, TensorType, Writer, Written, describe};
 use crate::hub::Hub;
-use crate::models::{Config, llama3_factors};
+use crate::models::Config;
 use crate::source::{Location, Source, WeightFiles};
 use crate::text::{ChatFiles, ChatTemplate, metadata_of};
 use crate::weights::{Cast, Dtype, Held, Keep, Kind, Weights};
@@ -35,18 +35,20 @@ pub struct Quantized {
     pub notices: Vec<String>,
 }
 
-/// A tensor that is to be written.
+/// A tensor that is to be written, and where its numbers come from: a place among the weights, or several that lie on top of
+/// each other, or bytes as they are.
 struct Task {
     planned: Planned,
-    numbers: Numbers,
+    places: Vec<Place>,
+    bytes: Vec<u8>,
 }
 
-/// Where a tensor's numbers come from.
-enum Numbers {
-    /// A place among the weights, its shape there, and the order of its rows where it is another one.
-    Weights { name: String, shape: Vec<usize>, order: Option<Vec<usize>> },
-    /// Bytes as they are.
-    Bytes(Vec<u8>),
+/// A tensor among the weights, and what is done to it.
+struct Place {
+    name: String,
+    shape: Vec<usize>,
+    order: Option<Vec<usize>>,
+    more_by: f32,
 }
 
 /// What a file will hold.
@@ -91,41 +93,21 @@ pub fn quantize(
     };
     plan.pairs.push(("general.file_type".to_owned(), Written::U32(cast.file_type())));
     plan.pairs.push(("general.quantization_version".to_owned(), Written::U32(QUANTIZATION_VERSION)));
-    let (planned, numbers): (Vec<Planned>, Vec<Numbers>) =
-        plan.tasks.into_iter().map(|task| (task.planned, task.numbers)).unzip();
+    let (planned, numbers): (Vec<Planned>, Vec<_>) =
+        plan.tasks.into_iter().map(|task| (task.planned, (task.places, task.bytes))).unzip();
     let mut writer = Writer::create(to, &plan.pairs, &planned)?;
-    for (number, from) in numbers.into_iter().enumerate() {
+    for (number, (places, bytes)) in numbers.into_iter().enumerate() {
         report(number, planned.len());
-        match from {
-            Numbers::Bytes(bytes) => writer.tensor(&bytes)?,
-            Numbers::Weights { name, shape, order } => {
-                let bytes = weights.at(&name).for_file(&shape)?;
-                match order {
-                    Some(order) => writer.tensor(&in_order(&bytes, &order))?,
-                    None => writer.tensor(&bytes)?,
-                }
-            }
+        writer.part(&bytes)?;
+        for Place { name, shape, order, more_by } in places {
+            let mut put = |bytes: &[u8]| writer.part(bytes);
+            weights.at(&name).for_file(&shape, order.as_deref(), more_by, &mut put)?;
         }
+        writer.end_tensor()?;
     }
     writer.finish()?;
     report(planned.len(), planned.len());
     Ok(Quantized::of(&planned, plan.notices))
-}
-
-/// The factors of Llama 3.1's rotary positions, which a file has in a tensor.
-fn factors_of(config: &Config) -> Result<Option<Vec<f32>>> {
-    let size = |name: &str| config.json[name].as_u64().map(|size| size as usize);
-    let head_dim = size("head_dim").or_else(|| size("hidden_size")?.checked_div(size("num_attention_heads")?));
-    match head_dim.zip(size("max_position_embeddings")) {
-        Some((head_dim, context)) => llama3_factors(config, head_dim, context),
-        None => Ok(None), // of an architecture without rotary positions
-    }
-}
-
-/// Rows of bytes in another order.
-fn in_order(bytes: &[u8], order: &[usize]) -> Vec<u8> {
-    let width = bytes.len() / order.len();
-    order.iter().flat_map(|row| &bytes[row * width..(row + 1) * width]).copied().collect()
 }
 
 fn type_of(kind: Kind) -> &'static TensorType {
@@ -137,6 +119,16 @@ fn type_of(kind: Kind) -> &'static TensorType {
     })
 }
 
+impl Place {
+    /// The same once more.
+    fn again(&self) -> Place {
+        Place { name: self.name.clone(), shape: self.shape.clone(), order: self.order.clone(), more_by: self.more_by }
+    }
+}
+
+const TABLE: &str = "token_embd.weight";
+const HEAD: &str = "output.weight";
+
 impl Plan {
     /// What a file says of a model that came as config.json, tokenizer and safetensors.
     fn from_safetensors(
@@ -145,46 +137,71 @@ impl Plan {
         weights: &Weights,
         held: &BTreeMap<String, Held>,
     ) -> Result<Plan> {
-        let mut description = describe(config.path, &config.json)?;
+        let architecture = config.architecture()?;
+        let complete = (architecture.complete)(config)?;
+        let model_type = complete["model_type"].as_str().unwrap_or(architecture.model_type);
+        let mut description = describe(config.path, model_type, &complete)?;
         description
             .text("general.name", source.name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("model"));
         if let Some(license) = source.license() {
             description.text("general.license", &license);
         }
+        let refused = |problem: String| Err(Error::unsupported(config.path, problem, "keep the model in safetensors"));
+        let mut stacks: BTreeMap<String, BTreeMap<usize, (Place, Kind)>> = BTreeMap::new();
         let mut tasks = Vec::new();
-        let mut rows = 0;
         for (name, held) in held {
             let place = weights.at(name);
-            if place.repeats_embedding() {
+            if place.repeats_embedding() && !description.needs_head() {
                 continue; // a file without a head has the table's
             }
             let (shape, kind) = place.in_file(&held.shape);
-            let own = description.name_of(name).ok_or_else(|| {
-                let problem = format!("tensor {} has no name in a GGUF file of this architecture", quote(name));
-                Error::unsupported(config.path, problem, "keep the model in safetensors")
-            })?;
-            if own == "token_embd.weight" {
-                rows = shape[0];
+            let Some(to) = description.destination(name, shape[0]) else {
+                return refused(format!("tensor {} has no name in a GGUF file of this architecture", quote(name)));
+            };
+            let place = Place { name: name.clone(), shape: held.shape.clone(), order: to.order, more_by: to.more_by };
+            match to.number {
+                Some(number) => _ = stacks.entry(to.name).or_default().insert(number, (place, kind)),
+                None => tasks.push(Task {
+                    planned: Planned { name: to.name, shape, dtype: type_of(kind) },
+                    places: vec![place],
+                    bytes: Vec::new(),
+                }),
             }
-            let order = description.order_of_rows(name, shape[0]);
+        }
+        for (name, stack) in stacks {
+            let Some((place, kind)) = stack.first_key_value().map(|(_, first)| first) else { continue };
+            let shape = [&[stack.len()], &place.shape[..]].concat();
+            let planned = Planned { name, shape, dtype: type_of(*kind) };
             tasks.push(Task {
-                planned: Planned { name: own, shape, dtype: type_of(kind) },
-                numbers: Numbers::Weights { name: name.clone(), shape: held.shape.clone(), order },
+                planned,
+                places: stack.into_values().map(|(place, _)| place).collect(),
+                bytes: Vec::new(),
             });
         }
-        if let Some(factors) = factors_of(config)? {
+        let table = tasks.iter().find(|task| task.planned.name == TABLE);
+        let rows = table.map_or(0, |task| task.planned.shape[0]);
+        if description.needs_head() && !tasks.iter().any(|task| task.planned.name == HEAD) {
+            let again = table.map(|Task { planned, places, .. }| Task {
+                planned: Planned { name: HEAD.to_owned(), shape: planned.shape.clone(), dtype: planned.dtype },
+                places: places.iter().map(Place::again).collect(),
+                bytes: Vec::new(),
+            });
+            tasks.extend(again);
+        }
+        for (name, factors) in description.factors {
             tasks.push(Task {
                 planned: Planned {
-                    name: "rope_freqs.weight".to_owned(),
+                    name: name.to_owned(),
                     shape: vec![factors.len()],
                     dtype: type_of(Kind::Dense(Dtype::F32)),
                 },
-                numbers: Numbers::Bytes(factors.iter().flat_map(|factor| factor.to_le_bytes()).collect()),
+                places: Vec::new(),
+                bytes: bytemuck::cast_slice(&factors).to_vec(),
             });
         }
         tasks.sort_by_key(|task| place_in_file(&task.planned.name));
         let mut pairs = description.pairs;
-        pairs.extend(metadata_of(&source.tokenizer, rows, &config.json)?);
+        pairs.extend(metadata_of(&source.tokenizer, rows, &complete)?);
         if let Some(template) = ChatTemplate::load(&ChatFiles::beside(&source.config))?.source() {
             pairs.push(("tokenizer.chat_template".to_owned(), Written::Text(template.to_owned())));
         }
@@ -199,30 +216,35 @@ impl Plan {
         let pairs = keys.filter_map(|key| Some((key.to_owned(), gguf.metadata.raw(key)?))).collect();
         let mut tasks = Vec::new();
         for tensor in gguf.raw_tensors()? {
-            let as_it_is = || Task {
-                planned: Planned { name: tensor.name.to_owned(), shape: tensor.shape.to_vec(), dtype: tensor.dtype },
-                numbers: Numbers::Bytes(tensor.bytes.unwrap_or_default().to_vec()),
-            };
-            tasks.push(match tensor.place.filter(|place| held.contains_key(place)) {
-                Some(place) if tensor.shape.len() <= 2 => {
-                    let (shape, kind) = weights.at(&place).in_file(tensor.shape);
+            let is_held = !tensor.places.is_empty() && tensor.places.iter().all(|place| held.contains_key(place));
+            let planned =
+                |shape: &[usize], dtype| Planned { name: tensor.name.to_owned(), shape: shape.to_vec(), dtype };
+            let is_several = tensor.places.is_empty() && tensor.shape.len() > 1; // queries, keys and values
+            if is_several || is_held && tensor.each.len() > 2 {
+                let problem =
+                    format!("tensor {} of {} dimensions cannot be quantised", quote(tensor.name), tensor.shape.len());
+                return Err(Error::unsupported(gguf.path(), problem, "quantise the model from its safetensors"));
+            }
+            tasks.push(match is_held && tensor.each.len() == 2 {
+                true => {
+                    let kind = weights.at(&tensor.places[0]).in_file(&tensor.each).1;
+                    let place = |name: &String| Place {
+                        name: name.clone(),
+                        shape: tensor.each.clone(),
+                        order: None,
+                        more_by: 0.0,
+                    };
                     Task {
-                        planned: Planned { name: tensor.name.to_owned(), shape, dtype: type_of(kind) },
-                        numbers: Numbers::Weights { name: place, shape: tensor.shape.to_vec(), order: None },
+                        planned: planned(tensor.shape, type_of(kind)),
+                        places: tensor.places.iter().map(place).collect(),
+                        bytes: Vec::new(),
                     }
                 }
-                None if tensor.shape.len() > 1 => {
-                    return Err(Error::unsupported(
-                        gguf.path(),
-                        format!(
-                            "tensor {} of {} dimensions cannot be quantised",
-                            quote(tensor.name),
-                            tensor.shape.len()
-                        ),
-                        "quantise the model from its safetensors",
-                    ));
-                }
-                _ => as_it_is(),
+                false => Task {
+                    planned: planned(tensor.shape, tensor.dtype),
+                    places: Vec::new(),
+                    bytes: tensor.bytes.unwrap_or_default().to_vec(),
+                },
             });
         }
         Ok(Plan { pairs, tasks, notices: Vec::new() })

@@ -1,10 +1,11 @@
 //! Metadata → what config.json would say, so that architectures need not know where a model came from.
 //!
-//! What transformers has no word for, architectures are told by keys that begin with an underscore.
+//! What transformers has no word for, architectures are told by keys that begin with an underscore. Keys that would change what
+//! a model computes are refused where the family does not read them; all other unknown keys are passed over.
 
 use serde_json::{Map, Value, json};
 
-use super::families::Pairs;
+use super::families::{Fused, Implied, Pairs};
 use super::metadata::Metadata;
 use super::model::Gguf;
 use crate::error::{Error, Result, quote};
@@ -12,16 +13,34 @@ use crate::error::{Error, Result, quote};
 /// How the pairs of rotary positions lie in queries and keys; `models/rope.rs` reads it.
 const ROPE_PAIRS: &str = "_rope_pairs";
 
-/// One thing of the config.
+/// How the rows of a fused matrix of queries, keys and values are put; the architectures that have one read it.
+const QKV_ORDER: &str = "_qkv_order";
+
+/// What is added to the weights of norms.
+const NORM_CENTRE: &str = "_norm_centre";
+
+/// One thing of the config. `describe.rs` writes what is read here.
 pub(super) enum Field {
     /// A key that must be there, as a field of config.json.
     Size(&'static str, &'static str),
     MaybeSize(&'static str, &'static str),
+    /// Written as four times the other field where the field is null.
+    SizeOrFourTimes(&'static str, &'static str, &'static str),
     Float(&'static str, &'static str),
     MaybeFloat(&'static str, &'static str),
+    /// A number that may be absent and is not absent in files that are written.
+    Cap(&'static str, &'static str),
     MaybeFlag(&'static str, &'static str),
+    /// A text that says nothing of the config, and is written.
+    Text(&'static str, &'static str),
+    /// `vocab_size`, which is only written: the table of tokens has it too.
+    Rows,
     /// `attention.sliding_window`, of which 0 stands for none.
     Window,
+    /// The same of families whose window llama.cpp knows nothing of.
+    UnheededWindow,
+    /// Which layers have that window.
+    WindowLayers(Windows),
     /// `attention.key_length`, which values must share.
     HeadDim,
     /// How many of a head's numbers turn.
@@ -29,6 +48,72 @@ pub(super) enum Field {
     /// `rope.scaling.*` and the factors in tensors.
     RopeScaling,
 }
+
+impl Field {
+    /// The key, without what stands before all keys of a family, of a field that reads one.
+    fn key(&self) -> Option<&'static str> {
+        match self {
+            Field::Size(key, _)
+            | Field::MaybeSize(key, _)
+            | Field::SizeOrFourTimes(key, ..)
+            | Field::Float(key, _)
+            | Field::MaybeFloat(key, _)
+            | Field::Cap(key, _)
+            | Field::MaybeFlag(key, _) => Some(key),
+            Field::Window | Field::UnheededWindow => Some(WINDOW),
+            Field::WindowLayers(_) => Some(WINDOW_LAYERS),
+            Field::Text(..) | Field::Rows | Field::HeadDim | Field::RotaryPart | Field::RopeScaling => None,
+        }
+    }
+}
+
+pub(super) const WINDOW: &str = "attention.sliding_window";
+pub(super) const WINDOW_LAYERS: &str = "attention.sliding_window_pattern";
+
+/// Which layers have a window where no key says it.
+#[derive(Clone, Copy)]
+pub(super) enum Windows {
+    EveryOther,
+    FiveOfSix,
+}
+
+impl Windows {
+    /// Each of so many layers has one without a window, the last.
+    fn period(self) -> usize {
+        match self {
+            Windows::EveryOther => 2,
+            Windows::FiveOfSix => 6,
+        }
+    }
+
+    pub(super) fn of(self, layer: usize) -> bool {
+        !(layer + 1).is_multiple_of(self.period())
+    }
+}
+
+/// Keys that change what is computed, and the value with which they do not.
+const LOUD: &[(&str, f64)] = &[
+    (WINDOW, 0.0),
+    (WINDOW_LAYERS, 0.0),
+    ("attention.causal", 1.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.scale", 0.0),
+    ("attention.temperature_scale", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("embedding_scale", 1.0),
+    ("residual_scale", 1.0),
+    ("logit_scale", 1.0),
+    ("expert_count", 0.0),
+    ("expert_shared_count", 0.0),
+    ("expert_gating_func", 1.0),
+    ("expert_weights_scale", 1.0),
+    ("leading_dense_block_count", 0.0),
+    ("rope.dimension_sections", 0.0),
+    ("rope.scaling.alpha", 0.0),
+    ("swin_norm", 0.0),
+];
 
 /// The keys of one family.
 pub(super) struct Keys<'a> {
@@ -47,18 +132,32 @@ impl Gguf {
         let mut config = Map::new();
         config.insert("model_type".into(), json!(family.model_type));
         config.insert("architectures".into(), json!([family.class]));
+        for implied in family.implied {
+            match implied {
+                Implied::Flag(name, value) => _ = config.insert((*name).into(), json!(value)),
+                Implied::Name(name, values) => _ = config.insert((*name).into(), json!(values[0])),
+                Implied::None(_) => {}
+            }
+        }
         for field in family.fields.iter().copied().flatten() {
             keys.read(field, &mut config)?;
         }
+        keys.refuse_unread(family.fields)?;
         const TABLE: &str = "token_embd.weight";
         let rows = self
             .shape_of(TABLE)
-            .and_then(|shape| shape.first())
+            .and_then(|shape| shape.iter().rev().nth(1))
             .ok_or_else(|| super::reader::damaged(self.path(), format!("tensor {} is missing", quote(TABLE))))?;
         config.insert("vocab_size".into(), json!(rows));
         config.insert("tie_word_embeddings".into(), json!(self.shape_of("output.weight").is_none()));
         if family.pairs == Pairs::Neighbours {
             config.insert(ROPE_PAIRS.into(), json!("neighbours"));
+        }
+        if family.fused == Fused::Parts {
+            config.insert(QKV_ORDER.into(), json!("parts"));
+        }
+        if family.norms_more_by != 0.0 {
+            config.insert(NORM_CENTRE.into(), json!(0.0));
         }
         (family.more)(&keys, &mut config)?;
         if let Some(first) = metadata.token("tokenizer.ggml.bos_token_id")? {
@@ -123,22 +222,30 @@ impl Keys<'_> {
                 let value = self.need(key, self.size(key)?)?;
                 config.insert((*name).into(), json!(value));
             }
-            Field::MaybeSize(key, name) => {
+            Field::Text(..) | Field::Rows => {}
+            Field::MaybeSize(key, name) | Field::SizeOrFourTimes(key, name, _) => {
                 self.size(key)?.and_then(|value| config.insert((*name).into(), json!(value)));
             }
             Field::Float(key, name) => {
                 let value = self.need(key, self.float(key)?)?;
                 config.insert((*name).into(), json!(value));
             }
-            Field::MaybeFloat(key, name) => {
+            Field::MaybeFloat(key, name) | Field::Cap(key, name) => {
                 self.float(key)?.and_then(|value| config.insert((*name).into(), json!(value)));
             }
             Field::MaybeFlag(key, name) => {
                 self.metadata.flag(&self.key(key))?.and_then(|value| config.insert((*name).into(), json!(value)));
             }
-            Field::Window => {
-                let window = self.size("attention.sliding_window")?.filter(|window| *window > 0);
+            Field::Window | Field::UnheededWindow => {
+                let window = self.size(WINDOW)?.filter(|window| *window > 0);
                 config.insert("sliding_window".into(), json!(window));
+            }
+            Field::WindowLayers(_) => {
+                if let Some(slides) = self.window_layers()? {
+                    let types =
+                        slides.iter().map(|slides| if *slides { "sliding_attention" } else { "full_attention" });
+                    config.insert("layer_types".into(), types.collect());
+                }
             }
             Field::HeadDim => {
                 let (keys, values) = (self.size("attention.key_length")?, self.size("attention.value_length")?);
@@ -156,13 +263,50 @@ impl Keys<'_> {
             }
             Field::RotaryPart => {
                 if let (Some(turned), Some(head_dim)) = (self.size("rope.dimension_count")?, self.head_dim()?) {
-                    config.insert("partial_rotary_factor".into(), json!(turned as f64 / head_dim as f64));
+                    // The least bit more, lest the product with the head be rounded to less than the number.
+                    let part = turned as f64 / head_dim as f64;
+                    let part = if turned < head_dim { part.next_up() } else { part };
+                    config.insert("partial_rotary_factor".into(), json!(part));
                 }
             }
             Field::RopeScaling => {
                 if let Some(scaling) = self.rope_scaling()? {
                     config.insert("rope_scaling".into(), scaling);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which layers have a window, where a key says it: a list, or after how many there is one without.
+    fn window_layers(&self) -> Result<Option<Vec<bool>>> {
+        let key = self.key(WINDOW_LAYERS);
+        if self.metadata.array_len(&key).is_some() {
+            let whole =
+                || Ok(self.metadata.integers(&key)?.map(|list| list.iter().map(|slides| *slides != 0).collect()));
+            return self.metadata.flags(&key).or_else(|_| whole());
+        }
+        let (period, layers) = (self.size(WINDOW_LAYERS)?, self.size("block_count")?.unwrap_or(0));
+        // A damaged count of layers is the architecture's to refuse.
+        let slides =
+            |period: usize| (0..layers.min(1 << 16)).map(move |layer| period != 0 && (layer + 1) % period != 0);
+        Ok(period.map(|period| slides(period).collect()))
+    }
+
+    /// Keys that none of the fields reads, and that are not there for nothing.
+    fn refuse_unread(&self, fields: &[&[Field]]) -> Result<()> {
+        let is_read = |key: &str| fields.iter().copied().flatten().any(|field| field.key() == Some(key));
+        for (name, without) in LOUD.iter().filter(|(name, _)| !is_read(name)) {
+            let key = self.key(name);
+            let number = self.metadata.float(&key).ok().flatten();
+            let number = number.or_else(|| self.metadata.unsigned(&key).ok().flatten().map(|number| number as f64));
+            let number = number.or_else(|| self.metadata.flag(&key).ok().flatten().map(f64::from));
+            if self.metadata.has(&key) && number != Some(*without) {
+                let found = number.map_or("that".to_owned(), |number| number.to_string());
+                return Err(self.metadata.unsupported(
+                    format!("{} of {found} is not supported for `{}`", quote(&key), self.prefix),
+                    "take a copy of the model in safetensors, or another model",
+                ));
             }
         }
         Ok(())
@@ -221,6 +365,12 @@ impl Keys<'_> {
             Some("yarn") => {
                 let mut scaling = json!({ "rope_type": "yarn", "factor": self.need("rope.scaling.factor", factor)? });
                 self.original_context(&mut scaling)?;
+                // Beside what follows from the factor; the other key is the converter's, which llama.cpp pays no attention to.
+                let stretch = factor.filter(|factor| *factor > 1.0).map_or(1.0, |factor| 0.1 * factor.ln() + 1.0);
+                let more = self.float("rope.scaling.attn_factor")?.map(|more| more * stretch);
+                if let Some(attention) = more.or(self.float("rope.scaling.yarn_attn_factor")?) {
+                    scaling["attention_factor"] = json!(attention);
+                }
                 for (key, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
                     if let Some(value) = self.float(&format!("rope.scaling.{key}"))? {
                         scaling[name] = json!(value);

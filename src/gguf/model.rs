@@ -48,8 +48,10 @@ pub(crate) struct RawTensor<'a> {
     pub(crate) dtype: &'static TensorType,
     /// `None` for a head that came alone.
     pub(crate) bytes: Option<&'a [u8]>,
-    /// The name that architectures ask for; `None` for what they do not ask for one by one.
-    pub(crate) place: Option<String>,
+    /// The names under which architectures ask for it, or for one after the other of what lies in it.
+    pub(crate) places: Vec<String>,
+    /// The shape of one of these.
+    pub(crate) each: Vec<usize>,
 }
 
 impl Gguf {
@@ -135,7 +137,8 @@ impl Gguf {
     /// The numbers of a small tensor of f32, by its name in the file.
     pub(super) fn numbers_of(&self, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         let Some((tensor, bytes)) = self.infos().find(|(tensor, _)| &*tensor.name == name) else { return Ok(None) };
-        if tensor.dtype.read_as != Some(ReadAs::F32) || tensor.shape != [count] {
+        let is_list = tensor.shape.iter().rev().skip(1).all(|size| *size == 1) && tensor.shape.last() == Some(&count);
+        if tensor.dtype.read_as != Some(ReadAs::F32) || !is_list {
             let (dtype, shape) = (tensor.dtype.name, &tensor.shape);
             let problem =
                 format!("tensor {}: expected {count} numbers of F32, found {shape:?} of {dtype}", quote(name));
@@ -165,31 +168,27 @@ impl Gguf {
             match names.place_of(&info.name) {
                 Place::Config => {}
                 Place::Named(name) => tensors.push(one(name, &info.shape, info.range.clone())),
-                Place::Experts(before, after) => {
-                    let &[experts, outputs, inputs] = &info.shape[..] else {
-                        let problem = format!("expected 3 dimensions, found {}", info.shape.len());
+                Place::Stacked(before, after) => {
+                    let Some((count, shape)) = info.shape.split_first().filter(|(_, shape)| !shape.is_empty()) else {
+                        let problem = format!("expected 2 dimensions or more, found {}", info.shape.len());
                         return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
                     };
-                    let bytes_each = info.range.len().checked_div(experts).unwrap_or(0); // rows are whole blocks
-                    for expert in 0..experts {
-                        let at = info.range.start + expert * bytes_each;
-                        let name = format!("{before}.{expert}.{after}");
-                        tensors.push(one(name, &[outputs, inputs], at..at + bytes_each));
+                    let bytes_each = info.range.len().checked_div(*count).unwrap_or(0); // rows are whole blocks
+                    let count = if bytes_each == 0 { 0 } else { *count };
+                    for number in 0..count {
+                        let at = info.range.start + number * bytes_each;
+                        let name = format!("{before}.{number}.{after}");
+                        tensors.push(one(name, shape, at..at + bytes_each));
                     }
                 }
-                Place::Thirds(names) => {
-                    let mut shape = info.shape.clone();
-                    match shape.first_mut() {
-                        Some(rows) if rows.is_multiple_of(3) => *rows /= 3,
-                        _ => {
-                            let problem = format!("expected rows in three parts, found the shape {shape:?}");
-                            return Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))));
-                        }
-                    }
-                    let bytes_each = info.range.len() / 3;
-                    for (part, name) in names.into_iter().enumerate() {
-                        let at = info.range.start + part * bytes_each;
-                        tensors.push(one(name, &shape, at..at + bytes_each));
+                Place::Fused(names) => {
+                    let bytes_each = info.range.len().checked_div(info.shape[0]).unwrap_or(0); // rows are whole blocks
+                    let mut at = info.range.start;
+                    for (name, rows) in names.into_iter().zip(self.fused_rows(info)?) {
+                        let mut shape = info.shape.clone();
+                        shape[0] = rows;
+                        tensors.push(one(name, &shape, at..at + rows * bytes_each));
+                        at += rows * bytes_each;
                     }
                 }
             }
@@ -200,18 +199,37 @@ impl Gguf {
         Ok(tensors)
     }
 
+    /// Rows of queries, keys and values in one tensor of them.
+    fn fused_rows(&self, info: &TensorInfo) -> Result<[usize; 3]> {
+        let family = self.family()?;
+        let heads = |key: &str| self.metadata.size(&format!("{}.attention.{key}", family.name));
+        let heads = (heads("head_count")?.unwrap_or(0), heads("head_count_kv")?);
+        let (rows, kv_heads) = (info.shape.first().copied().unwrap_or(0), heads.1.unwrap_or(heads.0));
+        let all = kv_heads.checked_mul(2).and_then(|kv| kv.checked_add(heads.0));
+        match all.filter(|all| *all > 0 && rows.is_multiple_of(*all)) {
+            Some(all) => Ok([heads.0, kv_heads, kv_heads].map(|heads| rows / all * heads)),
+            None => {
+                let problem = format!("expected rows for {} and two times {kv_heads} heads, found {rows}", heads.0);
+                Err(damaged(self.path(), format!("tensor {}: {problem}", quote(&info.name))))
+            }
+        }
+    }
+
     /// All tensors as the file has them, in its order: name, shape, type, and the name that architectures ask for, if any.
     pub(crate) fn raw_tensors(&self) -> Result<Vec<RawTensor<'_>>> {
         let names = self.family()?.names;
-        let raw = self.infos().map(|(info, bytes)| RawTensor {
-            name: &info.name,
-            shape: &info.shape,
-            dtype: info.dtype,
-            bytes: bytes.all().get(info.range.clone()),
-            place: match names.place_of(&info.name) {
-                Place::Named(name) => Some(name),
-                Place::Config | Place::Experts(..) | Place::Thirds(_) => None,
-            },
+        let raw = self.infos().map(|(info, bytes)| {
+            let (places, each) = match names.place_of(&info.name) {
+                Place::Named(name) => (vec![name], info.shape.clone()),
+                Place::Stacked(before, after) if !info.range.is_empty() => {
+                    let name = |number| format!("{before}.{number}.{after}");
+                    ((0..info.shape[0]).map(name).collect(), info.shape[1..].to_vec())
+                }
+                Place::Config | Place::Stacked(..) | Place::Fused(_) => (Vec::new(), Vec::new()),
+            };
+            let ones = each.len().saturating_sub(2).min(each.iter().take_while(|size| **size == 1).count());
+            let (each, bytes) = (each[ones..].to_vec(), bytes.all().get(info.range.clone()));
+            RawTensor { name: &info.name, shape: &info.shape, dtype: info.dtype, bytes, places, each }
         });
         Ok(raw.collect())
     }

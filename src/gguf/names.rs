@@ -1,4 +1,4 @@
-//! What GGUF calls a tensor → what transformers calls it.
+//! What GGUF calls a tensor → what transformers calls it, and back.
 
 /// The names of a family. GGUF's come first; `.weight` and `.bias` stay as they are.
 #[derive(Debug)]
@@ -9,10 +9,9 @@ pub(super) struct Names {
     pub(super) layers: &'static str,
     /// Within a layer.
     pub(super) inside: &'static [(&'static str, &'static str)],
-    /// Matrices of all experts in one tensor, and the name of one of them behind the expert's number.
-    pub(super) experts: &'static [(&'static str, &'static str, &'static str)],
-    /// Three matrices of the same size in one.
-    pub(super) thirds: &'static [(&'static str, [&'static str; 3])],
+    /// Tensors that lie in one on top of each other, such as all experts' matrices, and what stands before and behind the
+    /// number of one of them.
+    pub(super) stacked: &'static [(&'static str, &'static str, &'static str)],
 }
 
 /// Where a tensor belongs.
@@ -22,28 +21,36 @@ pub(super) enum Place {
     Config,
     /// Under this name.
     Named(String),
-    /// One of each expert, between these parts of a name.
-    Experts(String, &'static str),
-    /// A third each.
-    Thirds([String; 3]),
+    /// One for each number between these parts of a name.
+    Stacked(String, &'static str),
+    /// Queries, keys and values, one after the other.
+    Fused([String; 3]),
 }
 
 /// Tensors that the config is made of.
 const OF_THE_CONFIG: &[&str] = &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
 impl Names {
-    /// What the file calls a tensor of transformers; the way back from [`Names::place_of`] for what is not an expert's.
-    pub(super) fn in_file(&self, name: &str) -> Option<String> {
+    /// What the file calls a tensor of transformers, and which of those that are stacked in it it is; the way back from
+    /// [`Names::place_of`].
+    pub(super) fn in_file(&self, name: &str) -> Option<(String, Option<usize>)> {
         let (stem, ending) = name.rsplit_once('.')?;
         let find = |names: &'static [(&'static str, &'static str)], stem: &str| {
             names.iter().find(|(_, theirs)| *theirs == stem).map(|(own, _)| *own)
         };
         if let Some(own) = find(self.outside, stem) {
-            return Some(format!("{own}.{ending}"));
+            return Some((format!("{own}.{ending}"), None));
         }
-        let (layer, stem) = stem.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
+        let (layer, inside) = name.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
         let layer: u32 = layer.parse().ok()?;
-        find(self.inside, stem).map(|own| format!("blk.{layer}.{own}.{ending}"))
+        for (own, before, after) in self.stacked {
+            let number = inside.strip_prefix(before).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(after));
+            if let Some(number) = number.and_then(|number| number.strip_suffix('.')?.parse().ok()) {
+                return Some((format!("blk.{layer}.{own}.weight"), Some(number)));
+            }
+        }
+        find(self.inside, inside.strip_suffix(ending)?.strip_suffix('.')?)
+            .map(|own| (format!("blk.{layer}.{own}.{ending}"), None))
     }
 
     /// The place of a tensor, which keeps its own name where it is not known.
@@ -67,11 +74,14 @@ impl Names {
         if OF_THE_CONFIG.contains(&format!("{stem}.{ending}").as_str()) {
             return Some(Place::Config);
         }
-        if let Some((_, before, after)) = self.experts.iter().find(|(own, ..)| *own == stem && ending == "weight") {
-            return Some(Place::Experts(format!("{layers}.{layer}.{before}"), after));
+        if let Some((_, before, after)) = self.stacked.iter().find(|(own, ..)| *own == stem && ending == "weight") {
+            return Some(Place::Stacked(format!("{layers}.{layer}.{before}"), after));
         }
-        if let Some((_, thirds)) = self.thirds.iter().find(|(own, _)| *own == stem) {
-            return Some(Place::Thirds(thirds.map(|third| format!("{layers}.{layer}.{third}.{ending}"))));
+        if let ("attn_qkv", [Some(q), Some(k), Some(v)]) =
+            (stem, ["attn_q", "attn_k", "attn_v"].map(|own| find(self.inside, own)))
+        {
+            // In files of converters that were told to, and in Phi-2's first.
+            return Some(Place::Fused([q, k, v].map(|theirs| format!("{layers}.{layer}.{theirs}.{ending}"))));
         }
         find(self.inside, stem).map(|theirs| Place::Named(format!("{layers}.{layer}.{theirs}.{ending}")))
     }

@@ -26,6 +26,7 @@ pub(crate) enum Written {
     Texts(Vec<String>),
     Floats(Vec<f32>),
     Integers(Vec<i32>),
+    Bools(Vec<bool>),
     /// The number of a kind and the bytes of a value, as another file has them.
     Raw(u32, Vec<u8>),
 }
@@ -55,6 +56,8 @@ pub(crate) struct Writer {
     /// Bytes that each tensor has, in the order of the table.
     expected: Vec<u64>,
     written: usize,
+    /// Bytes of the next tensor that are written.
+    of_tensor: u64,
 }
 
 impl Writer {
@@ -80,17 +83,24 @@ impl Writer {
             file: Some(BufWriter::with_capacity(1 << 20, file)),
             expected,
             written: 0,
+            of_tensor: 0,
         };
         writer.put(&head(pairs, tensors, &writer.expected))?;
         Ok(writer)
     }
 
-    /// Writes the next tensor of the table.
-    pub(crate) fn tensor(&mut self, bytes: &[u8]) -> Result<()> {
-        assert_eq!(self.expected.get(self.written), Some(&(bytes.len() as u64)), "bytes of tensor {}", self.written);
+    /// Writes the next bytes of the next tensor of the table.
+    pub(crate) fn part(&mut self, bytes: &[u8]) -> Result<()> {
+        self.of_tensor += bytes.len() as u64;
+        self.put(bytes)
+    }
+
+    /// Ends a tensor, all of which was written.
+    pub(crate) fn end_tensor(&mut self) -> Result<()> {
+        assert_eq!(self.expected.get(self.written), Some(&self.of_tensor), "bytes of tensor {}", self.written);
         self.written += 1;
-        self.put(bytes)?;
-        self.put(&[0; ALIGNMENT as usize][..padding(bytes.len() as u64) as usize])
+        let padding = padding(std::mem::take(&mut self.of_tensor));
+        self.put(&[0; ALIGNMENT as usize][..padding as usize])
     }
 
     /// Makes the file appear.
@@ -169,7 +179,7 @@ impl Written {
             Written::F32(_) => F32,
             Written::Bool(_) => BOOL,
             Written::Text(_) => TEXT,
-            Written::Texts(_) | Written::Floats(_) | Written::Integers(_) => ARRAY,
+            Written::Texts(_) | Written::Floats(_) | Written::Integers(_) | Written::Bools(_) => ARRAY,
             Written::Raw(kind, _) => *kind,
         };
         to.extend_from_slice(&kind.to_le_bytes());
@@ -193,6 +203,10 @@ impl Written {
             Written::Integers(values) => {
                 array(to, I32, values.len());
                 values.iter().for_each(|value| to.extend_from_slice(&value.to_le_bytes()));
+            }
+            Written::Bools(values) => {
+                array(to, BOOL, values.len());
+                to.extend(values.iter().map(|value| u8::from(*value)));
             }
             Written::Raw(_, bytes) => to.extend_from_slice(bytes),
         }

@@ -4,7 +4,7 @@
 //! BigScience Workshop 2022, "BLOOM: A 176B-Parameter Open-Access Multilingual Language Model". The network is
 //! [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks};
@@ -17,11 +17,14 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "BloomForCausalLM",
     models: "BLOOM and BLOOMZ (560M to 176B)",
     check: |config| design(config).map(drop),
+    complete: |config| {
+        Ok(config.renamed(ALIASES).with_older("n_embed", "hidden_size").completed(BloomConfig::default()).json)
+    },
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct BloomConfig {
     vocab_size: usize,

@@ -3,7 +3,8 @@
 //!
 //! Almazrouei et al. 2023, "The Falcon Series of Open Language Models". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -16,12 +17,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "FalconForCausalLM",
     models: "Falcon (7B, 40B, 180B), Falcon 2 11B, Falcon RW",
     check: |config| design(config).map(drop),
+    complete,
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct FalconConfig {
     vocab_size: usize,
@@ -140,6 +142,18 @@ fn design(config: &Config) -> Result<Design> {
         biases: Biases { qkv: bias, attention_out: bias, mlp: bias, head: Bias::Without },
         tie_word_embeddings: c.tie_word_embeddings,
     })
+}
+
+/// With the numbers of heads and norms that follow from the flags.
+fn complete(config: &Config) -> Result<Value> {
+    let config = config.with_older("n_embed", "hidden_size").completed(FalconConfig::default());
+    let c: FalconConfig = config.fields()?;
+    let mut json = rope::explicit(&config, 1.0)?;
+    let norms = c.num_ln_in_parallel_attn.unwrap_or(if c.new_decoder_architecture { 2 } else { 1 });
+    json["num_kv_heads"] = json!(c.n_kv_heads(&config)?);
+    json["num_ln_in_parallel_attn"] = json!(norms);
+    json["ffn_hidden_size"] = json!(c.ffn_hidden_size.unwrap_or(c.hidden_size.saturating_mul(4)));
+    Ok(json)
 }
 
 impl FalconConfig {

@@ -3,10 +3,10 @@
 //!
 //! Gemma Team 2024, "Gemma: Open Models Based on Gemini Research and Technology".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design, norm_centre};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -15,12 +15,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GemmaForCausalLM",
     models: "Gemma 2B and 7B, CodeGemma",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(GemmaConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct GemmaConfig {
     vocab_size: usize,

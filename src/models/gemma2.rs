@@ -3,11 +3,12 @@
 //!
 //! Gemma Team 2024, "Gemma 2: Improving Open Language Models at a Practical Size".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::decoder::{Decoder, Design, Norms, norm_centre};
 use super::layer_types::LayerTypes;
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -16,12 +17,19 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Gemma2ForCausalLM",
     models: "Gemma 2 (2B, 9B, 27B)",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| {
+        let config = config.completed(Gemma2Config::default());
+        let c: Gemma2Config = config.fields()?;
+        let mut json = rope::explicit(&config, 1.0)?;
+        json["layer_types"] = json!(c.layer_types.listed(c.num_hidden_layers, has_window));
+        Ok(json)
+    },
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Gemma2Config {
     vocab_size: usize,
@@ -72,6 +80,11 @@ impl Default for Gemma2Config {
     }
 }
 
+/// Whether a layer has a window, where config.json does not say.
+fn has_window(layer: usize) -> bool {
+    layer.is_multiple_of(2)
+}
+
 fn design(config: &Config) -> Result<Design> {
     let c: Gemma2Config = config.fields()?;
     c.layer_types.check(config, c.num_hidden_layers, c.sliding_window)?;
@@ -102,9 +115,7 @@ fn design(config: &Config) -> Result<Design> {
         score_cap: c.attn_logit_softcapping,
         logit_cap: c.final_logit_softcapping,
         embedding_scale: (c.hidden_size as f64).sqrt() as f32,
-        window: Box::new(move |layer| {
-            c.sliding_window.filter(|_| c.layer_types.slides(layer, layer.is_multiple_of(2)))
-        }),
+        window: Box::new(move |layer| c.sliding_window.filter(|_| c.layer_types.slides(layer, has_window(layer)))),
         ..Design::default()
     })
 }

@@ -3,7 +3,7 @@
 //!
 //! Gemma Team 2025, "Gemma 3 Technical Report".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::decoder::{Decoder, Design, HeadNorms, Norms, norm_centre};
@@ -18,6 +18,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Gemma3ForCausalLM",
     models: "Gemma 3 (270M, 1B)",
     check: |config| design(config)?.check(config).map(drop),
+    complete,
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
@@ -29,6 +30,11 @@ pub(super) const WITH_VISION: Architecture = Architecture {
     check: |config| {
         let text = text_of(config)?;
         design(&text)?.check(&text).map(drop)
+    },
+    complete: |config| {
+        let mut json = complete(&text_of(config)?)?;
+        json["model_type"] = json!(ARCHITECTURE.model_type);
+        Ok(json)
     },
     load: |config, weights| {
         let text = text_of(config)?;
@@ -43,7 +49,7 @@ pub(super) const WITH_VISION: Architecture = Architecture {
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Gemma3Config {
     vocab_size: usize,
@@ -125,7 +131,8 @@ fn design(config: &Config) -> Result<Design> {
     config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;
     let rotations = rotations(config, &c)?;
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
-    let slides = move |layer: usize| c.layer_types.slides(layer, !(layer + 1).is_multiple_of(c.sliding_window_pattern));
+    let pattern = c.sliding_window_pattern;
+    let slides = move |layer: usize| c.layer_types.slides(layer, has_window(pattern, layer));
     let slides = std::rc::Rc::new(slides);
     let turns = std::rc::Rc::clone(&slides);
     Ok(Design {
@@ -155,9 +162,16 @@ fn design(config: &Config) -> Result<Design> {
     })
 }
 
-/// The rotation of layers without a window, and of those with one. Newer files have `rope_parameters` by kind of layer;
-/// older ones have `rope_theta` and `rope_scaling` for the first and `rope_local_base_freq` for the second.
+/// The rotation of layers without a window, and of those with one.
 fn rotations(config: &Config, c: &Gemma3Config) -> Result<Vec<Rotation>> {
+    let [full, sliding] = parameters(config, c)?;
+    let rotation = |config: Config| rope::whole(&config, c.head_dim, c.max_position_embeddings);
+    Ok(vec![rotation(full)?, rotation(sliding)?])
+}
+
+/// What is said of the rotation of either. Newer files have `rope_parameters` by kind of layer; older ones have `rope_theta`
+/// and `rope_scaling` for the first and `rope_local_base_freq` for the second.
+fn parameters<'a>(config: &Config<'a>, c: &Gemma3Config) -> Result<[Config<'a>; 2]> {
     let json = &config.json;
     let given = |kind: &str| json["rope_parameters"][kind].as_object().cloned().unwrap_or_default();
     let (mut full, mut sliding) = (given("full_attention"), given("sliding_attention"));
@@ -174,9 +188,32 @@ fn rotations(config: &Config, c: &Gemma3Config) -> Result<Vec<Rotation>> {
     let theta = if json["rope_theta"].is_null() { json!(1_000_000.0) } else { json["rope_theta"].clone() };
     full.entry("rope_theta").or_insert(theta);
     sliding.entry("rope_theta").or_insert(json!(c.rope_local_base_freq));
-    let rotation = |parameters: Map<String, Value>| {
-        let json = json!({ "rope_parameters": parameters, "partial_rotary_factor": json["partial_rotary_factor"] });
-        rope::whole(&Config { path: config.path, json }, c.head_dim, c.max_position_embeddings)
+    let alone = |parameters: Map<String, Value>| {
+        let json = json!({ "rope_parameters": parameters, "partial_rotary_factor": json["partial_rotary_factor"],
+                           "head_dim": c.head_dim, "max_position_embeddings": c.max_position_embeddings });
+        Config { path: config.path, json }
     };
-    Ok(vec![rotation(full)?, rotation(sliding)?])
+    Ok([alone(full), alone(sliding)])
+}
+
+/// In the older spelling. A scaling of layers with a window, for which it has none, is under `rope_local_scaling`.
+fn complete(config: &Config) -> Result<Value> {
+    let config = config.completed(Gemma3Config::default());
+    let c: Gemma3Config = config.fields()?;
+    let [full, sliding] = parameters(&config, &c)?;
+    let (full, sliding) = (rope::explicit(&full, 1.0)?, rope::explicit(&sliding, 1.0)?);
+    let mut json = config.json;
+    for name in ["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"] {
+        json[name] = full[name].clone();
+    }
+    json["rope_local_base_freq"] = sliding["rope_theta"].clone();
+    json["rope_local_scaling"] = sliding["rope_scaling"].clone();
+    json["layer_types"] =
+        json!(c.layer_types.listed(c.num_hidden_layers, |layer| has_window(c.sliding_window_pattern, layer)));
+    Ok(json)
+}
+
+/// Whether a layer has a window, where `layer_types` does not say.
+fn has_window(pattern: usize, layer: usize) -> bool {
+    !(layer + 1).is_multiple_of(pattern)
 }

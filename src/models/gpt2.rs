@@ -4,7 +4,7 @@
 //! without the prefix `transformer.`; linear weights are `Conv1D`, stored (inputs, outputs).
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::head::embedding_and_head;
 use super::{Architecture, Config, Model, Shape};
@@ -21,11 +21,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         let c: Gpt2Config = config.renamed(ALIASES).fields()?;
         check(&c, config).map(drop)
     },
+    complete: |config| Ok(config.renamed(ALIASES).completed(Gpt2Config::default()).json),
     load: |config, weights| Ok(Box::new(Gpt2::load(config, weights)?)),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Gpt2Config {
     vocab_size: usize,

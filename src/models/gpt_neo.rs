@@ -2,7 +2,7 @@
 //!
 //! Black et al. 2021, "GPT-Neo". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks};
@@ -15,11 +15,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPTNeoForCausalLM",
     models: "GPT-Neo (125M, 1.3B, 2.7B), TinyStories",
     check: |config| design(config).map(drop),
+    complete: |config| Ok(config.renamed(ALIASES).completed(GptNeoConfig::default()).json),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct GptNeoConfig {
     vocab_size: usize,

@@ -3,7 +3,7 @@
 //!
 //! Black et al. 2022, "GPT-NeoX-20B". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -16,12 +16,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPTNeoXForCausalLM",
     models: "Pythia (14M to 12B), GPT-NeoX 20B, Dolly v2, RedPajama-INCITE, StableLM Alpha",
     check: |config| design(config).map(drop),
+    complete: |config| rope::explicit(&config.renamed(ALIASES).completed(GptNeoxConfig::default()), ROTARY_PCT),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct GptNeoxConfig {
     vocab_size: usize,

@@ -3,7 +3,7 @@
 //!
 //! Wang and Komatsuzaki 2021, "GPT-J-6B". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -16,11 +16,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPTJForCausalLM",
     models: "GPT-J 6B, Dolly v1, GPT4All-J, Pygmalion 6B",
     check: |config| design(config).map(drop),
+    complete: |config| Ok(config.renamed(ALIASES).completed(GptjConfig::default()).json),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct GptjConfig {
     vocab_size: usize,

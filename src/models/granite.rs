@@ -2,10 +2,10 @@
 //!
 //! Granite Team 2024, "Granite 3.0 Language Models".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -14,12 +14,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GraniteForCausalLM",
     models: "Granite 3.0, 3.1, 3.2, 3.3 (2B, 8B)",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(GraniteConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct GraniteConfig {
     vocab_size: usize,

@@ -1,6 +1,6 @@
 //! `layer_types` of config.json: which layers see a window only.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::error::{Result, quote};
@@ -9,7 +9,7 @@ const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
 /// The kind of each layer's attention, where config.json lists it.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(transparent)]
 pub(super) struct LayerTypes(Option<Vec<String>>);
 
@@ -34,6 +34,11 @@ impl LayerTypes {
             return Err(config.wrong(format!("`layer_types` has `{SLIDING}`, expected a `sliding_window` with it")));
         }
         Ok(())
+    }
+
+    /// The list, made of `usual` where there is none.
+    pub(super) fn listed(&self, num_hidden_layers: usize, usual: impl Fn(usize) -> bool) -> Vec<&'static str> {
+        (0..num_hidden_layers).map(|layer| if self.slides(layer, usual(layer)) { SLIDING } else { FULL }).collect()
     }
 
     /// Whether a layer sees a window only; where there is no list, `usual` says it.

@@ -2,10 +2,10 @@
 //!
 //! Touvron et al. 2023, "LLaMA" and "Llama 2"; Grattafiori et al. 2024, "The Llama 3 Herd of Models".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -14,12 +14,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "LlamaForCausalLM",
     models: "Llama (1, 2, 3, 3.1, 3.2, 3.3), TinyLlama, SmolLM, SmolLM2",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(LlamaConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope). `pretraining_tp`, by which some files split their products, changes no result.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct LlamaConfig {
     vocab_size: usize,

@@ -2,10 +2,10 @@
 //!
 //! Jiang et al. 2023, "Mistral 7B". The network is [`decoder`](super::decoder)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
@@ -13,12 +13,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "MistralForCausalLM",
     models: "Mistral 7B (v0.1, v0.2, v0.3), Mistral Nemo, Zephyr 7B",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(MistralConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct MistralConfig {
     vocab_size: usize,

@@ -2,11 +2,11 @@
 //!
 //! Jiang et al. 2024, "Mixtral of Experts".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::decoder::{Decoder, Design, Mixture};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Routing;
 
@@ -15,12 +15,15 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "MixtralForCausalLM",
     models: "Mixtral 8x7B, 8x22B",
     check: |config| design(config)?.check(&config.or("rope_theta", json!(1_000_000))).map(drop),
+    complete: |config| {
+        rope::explicit(&config.completed(MixtralConfig::default()).or("rope_theta", json!(1_000_000)), 1.0)
+    },
     load: |config, weights| Decoder::load(&design(config)?, &config.or("rope_theta", json!(1_000_000)), weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct MixtralConfig {
     vocab_size: usize,

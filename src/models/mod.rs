@@ -33,12 +33,10 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
-pub(crate) use rope::llama3_factors;
-
 use std::path::Path;
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result, quote};
@@ -83,6 +81,9 @@ pub struct Architecture {
     pub models: &'static str,
     /// Refuses a config.json that contradicts itself or asks for what is not supported, before any weight is fetched.
     pub(crate) check: fn(&Config) -> Result<()>,
+    /// config.json with nothing left to be inferred, for other formats: defaults are filled in, of several spellings one is
+    /// left, `layer_types` are listed, and rotary positions are as [`rope::explicit`] says.
+    pub(crate) complete: fn(&Config) -> Result<Value>,
     /// Builds the model from config.json and the weights.
     pub(crate) load: fn(&Config, &Weights) -> Result<Box<dyn Model>>,
 }
@@ -179,6 +180,25 @@ impl<'a> Config<'a> {
                     object.entry(*name).or_insert(value);
                 }
             }
+        }
+        Config { path: self.path, json }
+    }
+
+    /// The same config with `defaults`, a config struct's, where it is silent.
+    pub fn completed(&self, defaults: impl Serialize) -> Config<'a> {
+        let mut json = self.json.clone();
+        let defaults = serde_json::to_value(defaults).unwrap_or_default();
+        if let (Some(object), Value::Object(defaults)) = (json.as_object_mut(), defaults) {
+            defaults.into_iter().for_each(|(name, value)| _ = object.entry(name).or_insert(value));
+        }
+        Config { path: self.path, json }
+    }
+
+    /// The same config with `name` as its older name says, which counts before it.
+    pub fn with_older(&self, older: &str, name: &str) -> Config<'a> {
+        let mut json = self.json.clone();
+        if !json[older].is_null() {
+            json[name] = json[older].take();
         }
         Config { path: self.path, json }
     }

@@ -3,11 +3,11 @@
 //!
 //! OLMo Team 2025, "2 OLMo 2 Furious".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decoder::{Decoder, Design, HeadNorms, Norms};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -16,12 +16,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Olmo2ForCausalLM",
     models: "OLMo 2 (1B, 7B, 13B, 32B)",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(Olmo2Config::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Olmo2Config {
     vocab_size: usize,

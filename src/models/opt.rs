@@ -3,7 +3,7 @@
 //!
 //! Zhang et al. 2022, "OPT: Open Pre-trained Transformer Language Models". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks};
@@ -16,11 +16,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "OPTForCausalLM",
     models: "OPT (125M to 66B), Galactica",
     check: |config| design(config).map(drop),
+    complete: |config| Ok(config.completed(OptConfig::default()).json),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct OptConfig {
     vocab_size: usize,

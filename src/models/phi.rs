@@ -2,7 +2,7 @@
 //!
 //! Li et al. 2023, "Textbooks Are All You Need II: phi-1.5". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -15,12 +15,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "PhiForCausalLM",
     models: "Phi-1, Phi-1.5, Phi-2",
     check: |config| design(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(PhiConfig::default()), ROTARY),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct PhiConfig {
     vocab_size: usize,

@@ -2,7 +2,7 @@
 //!
 //! Abdin et al. 2024, "Phi-3 Technical Report".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::decoder::{Decoder, Design};
@@ -14,11 +14,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Phi3ForCausalLM",
     models: "Phi-3 and Phi-3.5 mini, Phi-3 medium, Phi-4, Phi-4-mini",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&rope_of(&config.completed(Phi3Config::default()))?, 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Phi3Config {
     vocab_size: usize,
@@ -113,7 +114,8 @@ fn rope_of<'a>(config: &Config<'a>) -> Result<Config<'a>> {
             }
         }
     }
-    if json["original_max_position_embeddings"].is_null() {
+    let inside = |name: &str| json[name]["original_max_position_embeddings"].is_null();
+    if json["original_max_position_embeddings"].is_null() && inside("rope_scaling") && inside("rope_parameters") {
         json["original_max_position_embeddings"] = json!(4096);
     }
     Ok(Config { path: config.path, json })

@@ -2,11 +2,11 @@
 //!
 //! Yang et al. 2024, "Qwen2 Technical Report". The network is [`decoder`](super::decoder)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design};
 use super::layer_types::LayerTypes;
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -15,12 +15,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen2ForCausalLM",
     models: "Qwen2, Qwen2.5 (also Coder and Math), QwQ 32B, DeepSeek-R1-Distill-Qwen",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(Qwen2Config::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope), windows as [`Windows`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Qwen2Config {
     vocab_size: usize,

@@ -3,11 +3,11 @@
 //!
 //! Yang et al. 2025, "Qwen3 Technical Report". The network is [`decoder`](super::decoder)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design, HeadNorms};
 use super::qwen2::Windows;
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -16,12 +16,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen3ForCausalLM",
     models: "Qwen3 (0.6B, 1.7B, 4B, 8B, 14B, 32B)",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(Qwen3Config::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope), windows as [`Windows`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Qwen3Config {
     vocab_size: usize,

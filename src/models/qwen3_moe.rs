@@ -2,10 +2,10 @@
 //!
 //! Yang et al. 2025, "Qwen3 Technical Report".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design, HeadNorms, Mixture};
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::{Bias, Routing};
 
@@ -14,12 +14,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen3MoeForCausalLM",
     models: "Qwen3 30B-A3B, 235B-A22B, Qwen3 Coder 30B-A3B",
     check: |config| design(config)?.check(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(Qwen3MoeConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Qwen3MoeConfig {
     vocab_size: usize,

@@ -2,12 +2,12 @@
 //!
 //! Bakouch et al. 2025, "SmolLM3"; Yang et al. 2025, "Rope to Nope and Back Again".
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::decoder::{Decoder, Design};
 use super::layer_types::LayerTypes;
-use super::{Architecture, Config};
+use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -16,12 +16,20 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "SmolLM3ForCausalLM",
     models: "SmolLM3 3B",
     check: |config| design(config)?.check(&config.or("rope_theta", json!(2_000_000))).map(drop),
+    complete: |config| {
+        let config = config.completed(SmolLm3Config::default()).or("rope_theta", json!(2_000_000));
+        let c: SmolLm3Config = config.fields()?;
+        let mut json = rope::explicit(&config, 1.0)?;
+        let turns = |layer| u8::from(has_rope(&c.no_rope_layers, c.no_rope_layer_interval, layer));
+        json["no_rope_layers"] = json!((0..c.num_hidden_layers).map(turns).collect::<Vec<_>>());
+        Ok(json)
+    },
     load: |config, weights| Decoder::load(&design(config)?, &config.or("rope_theta", json!(2_000_000)), weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`](super::rope).
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct SmolLm3Config {
     vocab_size: usize,
@@ -85,12 +93,9 @@ fn design(config: &Config) -> Result<Design> {
         let expected = c.num_hidden_layers;
         return Err(config.wrong(format!("expected {expected} `no_rope_layers`, one a layer, found {found}")));
     }
-    let has_rope = move |layer: usize| match &c.no_rope_layers {
-        Some(layers) => layers.get(layer).is_some_and(|has_rope| *has_rope != 0),
-        None => !(layer + 1).is_multiple_of(c.no_rope_layer_interval),
-    };
-    let has_rope = std::rc::Rc::new(has_rope);
-    let turns = std::rc::Rc::clone(&has_rope);
+    let (layers, interval) = (c.no_rope_layers, c.no_rope_layer_interval);
+    let turns = std::rc::Rc::new(move |layer: usize| has_rope(&layers, interval, layer));
+    let unturned = std::rc::Rc::clone(&turns);
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
     Ok(Design {
         vocab_size: c.vocab_size,
@@ -107,8 +112,16 @@ fn design(config: &Config) -> Result<Design> {
         qkv_bias: bias,
         output_bias: bias,
         mlp_bias: if c.mlp_bias { Bias::With } else { Bias::Without },
-        window: Box::new(move |layer| window.filter(|_| c.layer_types.slides(layer, !has_rope(layer)))),
+        window: Box::new(move |layer| window.filter(|_| c.layer_types.slides(layer, !unturned(layer)))),
         rotation: Box::new(move |layer| turns(layer).then_some(0)),
         ..Design::default()
     })
+}
+
+/// Whether a layer is told positions.
+fn has_rope(layers: &Option<Vec<u8>>, interval: usize, layer: usize) -> bool {
+    match layers {
+        Some(layers) => layers.get(layer).is_some_and(|has_rope| *has_rope != 0),
+        None => !(layer + 1).is_multiple_of(interval),
+    }
 }

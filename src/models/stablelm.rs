@@ -3,7 +3,7 @@
 //!
 //! Bellagente et al. 2024, "Stable LM 2 1.6B Technical Report". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -16,12 +16,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "StableLmForCausalLM",
     models: "StableLM 3B, StableLM 2 (1.6B, 12B), Stable Code 3B, Zephyr 3B",
     check: |config| design(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(StableLmConfig::default()), ROTARY),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct StableLmConfig {
     vocab_size: usize,

@@ -2,7 +2,7 @@
 //!
 //! Lozhkov et al. 2024, "StarCoder 2 and The Stack v2". The network is [`classic`](super::classic)'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::classic::{Biases, Classic, Design, Flow, HeadNorms, Names, Norms, Positions};
 use super::{Architecture, Config, checks, rope};
@@ -15,12 +15,13 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Starcoder2ForCausalLM",
     models: "StarCoder2 (3B, 7B, 15B)",
     check: |config| design(config).map(drop),
+    complete: |config| rope::explicit(&config.completed(Starcoder2Config::default()), 1.0),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
 /// [`rope`].
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Starcoder2Config {
     vocab_size: usize,

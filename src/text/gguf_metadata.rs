@@ -9,9 +9,15 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::own_model::SpacePrefix;
+use super::sentencepiece::{self, Said};
+use super::vocabulary::Kind;
 use crate::error::{Error, Result, quote};
 use crate::gguf::Written;
 use crate::source::{Location, TokenizerFiles};
+
+/// With which all keys begin.
+const PREFIX: &str = "tokenizer.ggml.";
 
 /// Kinds of tokens.
 const NORMAL: i32 = 1;
@@ -107,17 +113,11 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -
             })?
         }
         TokenizerFiles::VocabAndMerges(vocab, merges) => parts_of_pair(vocab, merges)?,
-        TokenizerFiles::SentencePiece(_) => {
-            return Err(Error::unsupported(
-                path,
-                "expected a tokenizer.json to write into a GGUF file, found tokenizer.model alone",
-                "convert the tokenizer with transformers' `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",
-            ));
-        }
+        TokenizerFiles::SentencePiece(file) => return of_sentencepiece(file, rows, config),
         TokenizerFiles::Gguf(_) => return Ok(Vec::new()), // its keys are copied as they are
     };
     let mut pairs = Vec::new();
-    let mut say = |key: &str, value| pairs.push((format!("tokenizer.ggml.{key}"), value));
+    let mut say = |key: &str, value| pairs.push((format!("{PREFIX}{key}"), value));
     if parts.model.byte_fallback {
         say("model", Written::Text("llama".to_owned()));
         say("pre", Written::Text("default".to_owned()));
@@ -155,6 +155,71 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -
     Ok(pairs)
 }
 
+/// SentencePiece's own file, which says of its tokens what a GGUF file does.
+fn of_sentencepiece(file: &Location, rows: usize, config: &Value) -> Result<Vec<(String, Written)>> {
+    let Said { names, mut scores, kinds, habits } = sentencepiece::said(file)?;
+    if names.len() > rows {
+        return Err(too_many(file.path(), rows, rows));
+    }
+    let mut tokens = Vec::with_capacity(rows);
+    for name in names {
+        tokens.push(String::from_utf8(name).map_err(|error| {
+            let problem = format!("expected tokens in UTF-8, found another at {}", tokens.len());
+            Error::file(file.path(), format!("{problem}: {error}"), "the file is damaged; copy it again")
+        })?);
+    }
+    tokens.extend((tokens.len()..rows).map(unused));
+    scores.resize(rows, UNMERGED);
+    let mut kinds: Vec<i32> = kinds.into_iter().map(number_of).collect();
+    kinds.resize(rows, UNUSED);
+    let size = |name: &str| config[name].as_u64().or(config[name][0].as_u64()).map(|id| id as u32);
+    let ids = [
+        ("unknown_token_id", kinds.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32)),
+        ("bos_token_id", habits.begin.or(size("bos_token_id"))),
+        ("eos_token_id", habits.end.or(size("eos_token_id"))),
+        ("padding_token_id", size("pad_token_id")),
+    ];
+    let mut pairs = vec![
+        ("model", Written::Text("llama".to_owned())),
+        ("pre", Written::Text("default".to_owned())),
+        ("add_space_prefix", Written::Bool(habits.space_prefix != SpacePrefix::Never)),
+        ("add_bos_token", Written::Bool(habits.begin.is_some())),
+        ("add_eos_token", Written::Bool(habits.end.is_some())),
+        ("scores", Written::Floats(scores)),
+        ("tokens", Written::Texts(tokens)),
+        ("token_type", Written::Integers(kinds)),
+    ];
+    let known =
+        |(key, id): (&'static str, Option<u32>)| Some((key, Written::U32(id.filter(|id| (*id as usize) < rows)?)));
+    pairs.extend(ids.into_iter().filter_map(known));
+    Ok(pairs.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect())
+}
+
+/// The name of a row of the table that no token has.
+fn unused(id: usize) -> String {
+    format!("[PAD{id}]")
+}
+
+fn too_many(path: &Path, rows: usize, found: usize) -> Error {
+    Error::file(
+        path,
+        format!("expected tokens below the model's vocabulary of {rows}, found token {found}"),
+        "the tokenizer belongs to another model; copy it from where the weights came from",
+    )
+}
+
+/// How GGUF files count the kinds of tokens.
+fn number_of(kind: Kind) -> i32 {
+    match kind {
+        Kind::Normal => NORMAL,
+        Kind::Unknown => UNKNOWN,
+        Kind::Control => CONTROL,
+        Kind::UserDefined => USER_DEFINED,
+        Kind::Unused => UNUSED,
+        Kind::Byte => BYTE,
+    }
+}
+
 impl Parts {
     /// Every token by its number, and its kind. Rows of the table that no token has are named after their number.
     fn tokens(&self, path: &Path, rows: usize) -> Result<(Vec<String>, Vec<i32>)> {
@@ -165,11 +230,7 @@ impl Parts {
         let added = self.added_tokens.iter().map(|added| (&added.content, added.id, Some(added.special)));
         for (token, id, special) in known.chain(added) {
             let Some(place) = tokens.get_mut(id as usize) else {
-                return Err(Error::file(
-                    path,
-                    format!("expected tokens below the model's vocabulary of {rows}, found token {id}"),
-                    "the tokenizer belongs to another model; copy it from where the weights came from",
-                ));
+                return Err(too_many(path, rows, id as usize));
             };
             kinds[id as usize] = match special {
                 _ if Some(token.as_str()) == unknown => UNKNOWN,
@@ -180,7 +241,7 @@ impl Parts {
             };
             *place = Some(token.clone());
         }
-        let named = |(id, token): (usize, Option<String>)| token.unwrap_or_else(|| format!("[PAD{id}]"));
+        let named = |(id, token): (usize, Option<String>)| token.unwrap_or_else(|| unused(id));
         Ok((tokens.into_iter().enumerate().map(named).collect(), kinds))
     }
 

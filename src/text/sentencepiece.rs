@@ -23,8 +23,27 @@ struct Model<'a> {
     no_prefix: bool,
 }
 
+/// What the file and the settings beside it say.
+pub(super) struct Said {
+    pub(super) names: Vec<Vec<u8>>,
+    pub(super) scores: Vec<f32>,
+    pub(super) kinds: Vec<Kind>,
+    pub(super) habits: Habits,
+}
+
 /// Reads the file.
 pub(super) fn read(location: &Location) -> Result<OwnModel> {
+    let Said { names, scores, kinds, habits } = said(location)?;
+    let damaged =
+        |problem: String| Error::file(location.path(), format!("expected a SentencePiece model: {problem}"), HINT);
+    let vocabulary = Vocabulary::new(names.iter().map(Vec::as_slice), kinds).map_err(damaged)?;
+    let unknown = (0..vocabulary.len() as u32).find(|id| vocabulary.kind(*id) == Kind::Unknown);
+    let scores = Scores::new(scores, &vocabulary, unknown);
+    OwnModel::new(vocabulary, Algorithm::Spm(scores), habits).map_err(damaged)
+}
+
+/// Reads the file and tokenizer_config.json beside it.
+pub(super) fn said(location: &Location) -> Result<Said> {
     let data = location.read_bytes()?;
     let damaged =
         |problem: String| Error::file(location.path(), format!("expected a SentencePiece model: {problem}"), HINT);
@@ -95,23 +114,20 @@ pub(super) fn read(location: &Location) -> Result<OwnModel> {
             *name = String::from_utf8_lossy(name).replace('▁', " ").into_bytes();
         }
     }
-    let vocabulary = Vocabulary::new(names.iter().map(Vec::as_slice), kinds).map_err(damaged)?;
     if let Some(id) = scores.iter().position(|score| !score.is_finite()) {
         return Err(damaged(format!("expected finite scores, found {} for token {id}", scores[id])));
     }
-    let of_kind = |kind| (0..vocabulary.len() as u32).find(|id| vocabulary.kind(*id) == kind);
     let named = |wanted: bool, name: Option<&str>, usual: &str| -> Result<Option<u32>> {
         if !wanted {
             return Ok(None);
         }
         let name = name.unwrap_or(usual);
-        vocabulary.id(name.as_bytes()).map(Some).ok_or_else(|| damaged(format!("expected the token {}", quote(name))))
+        let id = names.iter().position(|known| known == name.as_bytes()).map(|id| id as u32);
+        id.map(Some).ok_or_else(|| damaged(format!("expected the token {}", quote(name))))
     };
     let begin = named(settings.add_bos_token.unwrap_or(settings.class().is_none()), settings.begin(), usual_begin)?;
     let end = named(settings.add_eos_token.unwrap_or(false), settings.end(), usual_end)?;
-    let scores = Scores::new(scores, &vocabulary, of_kind(Kind::Unknown));
-    let habits = Habits { space_prefix, begin, end, rstrip };
-    OwnModel::new(vocabulary, Algorithm::Spm(scores), habits).map_err(damaged)
+    Ok(Said { names, scores, kinds, habits: Habits { space_prefix, begin, end, rstrip } })
 }
 
 /// A value of a field.

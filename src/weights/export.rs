@@ -62,9 +62,13 @@ impl FromStr for Cast {
 }
 
 impl Weights {
-    /// How the tensor at this place is kept in a file, and its shape there.
+    /// How the tensor at this place is kept in a file, and its shape there. Vectors, learnt positions and what chooses experts
+    /// are in f32 in all files, as llama.cpp's converter has them.
     pub(crate) fn in_file(&self, shape: &[usize]) -> (Vec<usize>, Kind) {
         let &[first, second] = shape else { return (shape.to_vec(), Kind::Dense(Dtype::F32)) };
+        if quant::is_kept(&self.path) {
+            return (shape.to_vec(), Kind::Dense(Dtype::F32));
+        }
         let turned = self.is_turned();
         let shape = if turned { vec![second, first] } else { vec![first, second] };
         let kind = match (&self.checkpoint.mix, self.checkpoint.dtype) {
@@ -74,24 +78,35 @@ impl Weights {
         (shape, kind.unwrap_or_else(|| self.as_stored()))
     }
 
-    /// The bytes of the tensor at this place as [`Weights::in_file`] has it, from its `shape` among the weights.
-    pub(crate) fn for_file(&self, shape: &[usize]) -> Result<Vec<u8>> {
+    /// Hands on the tensor at this place as [`Weights::in_file`] has it, from its `shape` among the weights: rows in the
+    /// given order, where it is another one, and every number `more_by` more, which only vectors may be.
+    pub(crate) fn for_file(
+        &self,
+        shape: &[usize],
+        order: Option<&[usize]>,
+        more_by: f32,
+        put: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let &[first, second] = shape else {
-            let numbers = self.vector(shape.iter().product())?;
-            return Ok(bytemuck::cast_slice(&numbers).to_vec());
+            let mut numbers = self.source(shape)?.to_f32();
+            numbers.iter_mut().for_each(|number| *number += more_by);
+            return in_order(bytemuck::cast_slice(&numbers), order, put);
         };
         let (layout, inputs, outputs) =
             if self.is_turned() { (Layout::InOut, first, second) } else { (Layout::OutIn, second, first) };
-        let (stored, layout) = self.matrix(layout, inputs, outputs)?;
-        Ok(match (&stored, layout) {
-            (Stored::F32(numbers), Layout::InOut) => turned(numbers, inputs, outputs),
-            (Stored::F16(numbers), Layout::InOut) => turned(numbers, inputs, outputs),
-            (Stored::Bf16(numbers), Layout::InOut) => turned(numbers, inputs, outputs),
-            (Stored::F32(numbers), Layout::OutIn) => bytemuck::cast_slice(numbers).to_vec(),
-            (Stored::F16(numbers), Layout::OutIn) => bytemuck::cast_slice(numbers).to_vec(),
-            (Stored::Bf16(numbers), Layout::OutIn) => bytemuck::cast_slice(numbers).to_vec(),
-            (Stored::Blocks(_, bytes), _) => bytes.to_vec(),
-        })
+        let (stored, layout) = match quant::is_kept(&self.path) {
+            true => (self.source(shape)?.converted(Dtype::F32, &self.compute.pool), Layout::OutIn),
+            false => self.matrix(layout, inputs, outputs)?,
+        };
+        match (&stored, layout) {
+            (Stored::F32(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
+            (Stored::F16(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
+            (Stored::Bf16(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
+            (Stored::F32(numbers), Layout::OutIn) => in_order(bytemuck::cast_slice(numbers), order, put),
+            (Stored::F16(numbers), Layout::OutIn) => in_order(bytemuck::cast_slice(numbers), order, put),
+            (Stored::Bf16(numbers), Layout::OutIn) => in_order(bytemuck::cast_slice(numbers), order, put),
+            (Stored::Blocks(_, bytes), _) => in_order(bytes, order, put),
+        }
     }
 
     /// Whether this is a head that has the embedding's very numbers.
@@ -116,19 +131,31 @@ impl Weights {
     }
 }
 
+/// Rows of bytes, in another order where one is given.
+fn in_order(bytes: &[u8], order: Option<&[usize]>, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let Some(order) = order else { return put(bytes) };
+    let width = bytes.len() / order.len();
+    order.iter().try_for_each(|row| put(&bytes[row * width..(row + 1) * width]))
+}
+
 /// The rows of a matrix of (inputs, outputs) as rows of outputs.
-fn turned<T: bytemuck::Pod>(numbers: &[T], inputs: usize, outputs: usize) -> Vec<u8> {
+fn turned<T: bytemuck::Pod>(
+    numbers: &[T],
+    inputs: usize,
+    outputs: usize,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     // As many columns at a time as lie in a cache line, which is then used whole.
     let columns = 64 / size_of::<T>();
-    let mut rows = Vec::with_capacity(inputs * outputs);
-    rows.resize(inputs * outputs, T::zeroed());
+    let mut rows = vec![T::zeroed(); columns * inputs];
     for start in (0..outputs).step_by(columns) {
-        let end = (start + columns).min(outputs);
+        let columns = columns.min(outputs - start);
         for (input, row) in numbers.chunks_exact(outputs).enumerate() {
-            for (output, number) in (start..end).zip(&row[start..end]) {
-                rows[output * inputs + input] = *number;
+            for (column, number) in row[start..start + columns].iter().enumerate() {
+                rows[column * inputs + input] = *number;
             }
         }
+        put(bytemuck::cast_slice(&rows[..columns * inputs]))?;
     }
-    bytemuck::cast_slice(&rows).to_vec()
+    Ok(())
 }

@@ -249,7 +249,10 @@ impl Weights {
     fn of_file(&self, shape: &[usize]) -> Result<Stored> {
         let entry = self.checkpoint.tensors.get(&self.path).ok_or_else(|| self.missing())?;
         self.mark_used();
-        if entry.shape != shape {
+        // Some tools write GGUF files with ones in front of what is less than four dimensions.
+        let is_padded = self.checkpoint.kind_of_file == FileKind::Gguf
+            && entry.shape.strip_suffix(shape).is_some_and(|rest| rest.iter().all(|size| *size == 1));
+        if entry.shape != shape && !is_padded {
             return Err(self.wrong(
                 format!("expected shape {shape:?}, found {:?}", entry.shape),
                 "config.json and the weights do not belong together; fetch both from the same place",

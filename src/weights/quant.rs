@@ -206,6 +206,8 @@ pub struct Mix {
     tied: bool,
     /// Experts of a layer; 0 where it has none.
     experts: usize,
+    /// Whether it is Falcon, of which llama.cpp's quantiser thinks otherwise.
+    is_falcon: bool,
     /// Whether some matrices are stored (inputs, outputs), which GPT-2's are.
     #[cfg(any(test, feature = "cli"))]
     is_gpt2: bool,
@@ -220,6 +222,7 @@ impl Mix {
             group: group.max(1),
             tied,
             experts: 0,
+            is_falcon: false,
             #[cfg(any(test, feature = "cli"))]
             is_gpt2: false,
         }
@@ -234,16 +237,26 @@ impl Mix {
     pub fn of<'a>(quant: Quant, tensors: impl Iterator<Item = (&'a str, &'a [usize])> + Clone, tied: bool) -> Mix {
         let layers = tensors.clone().filter_map(|(name, _)| number_of(name)).max().map_or(0, |last| last + 1);
         let has_head = tensors.clone().any(|(name, _)| is_head(name));
-        let outputs = |projection: &str| {
-            let mut found = tensors.clone().filter(|(name, _)| layer_of(name).next_back() == Some(projection));
-            found.find_map(|(_, shape)| shape.first().copied())
+        let shape_of = |projections: &[&str]| {
+            let mut found = tensors.clone().filter(|(name, _)| {
+                layer_of(name).next_back().is_some_and(|last| name.ends_with(".weight") && projections.contains(&last))
+            });
+            found.find_map(|(_, shape)| Some((*shape.first()?, *shape.last()?)))
         };
-        let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
+        let fused = shape_of(&["query_key_value", "qkv_proj"]).zip(shape_of(&["o_proj", "dense"]));
+        let group = match (shape_of(&["q_proj"]), shape_of(&["v_proj"]), fused) {
+            (Some((q, _)), Some((v, _)), _) => q.checked_div(v),
+            // The way out of attention has as many inputs as there are queries.
+            (_, _, Some(((all, _), (_, q)))) => all.checked_sub(q).and_then(|others| q.checked_div(others / 2)),
+            _ => None,
+        };
+        let has = |part: &str| tensors.clone().any(|(name, _)| name.contains(part));
         let experts = tensors.clone().filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
         Mix {
             #[cfg(any(test, feature = "cli"))]
             is_gpt2: tensors.clone().any(|(name, _)| layer_of(name).next_back() == Some("c_attn")),
-            ..Mix::new(quant, layers, group, tied || !has_head).with_experts(experts)
+            is_falcon: has("self_attention.query_key_value") && !has("word_embeddings_layernorm"),
+            ..Mix::new(quant, layers, group.unwrap_or(1), tied || !has_head).with_experts(experts)
         }
     }
 
@@ -293,7 +306,7 @@ impl Mix {
         let base = self.quant.base();
         match base {
             Format::Q8_0 | Format::Mxfp4 => Format::Q8_0,
-            _ if !inputs.is_multiple_of(base.block_len()) => Format::Q8_0,
+            _ if self.is_falcon || !inputs.is_multiple_of(base.block_len()) => Format::Q8_0,
             _ => Format::Q6K,
         }
     }
@@ -312,6 +325,17 @@ impl Mix {
         // The first and the last eighth, and every third layer between them.
         let gets_more = layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
         match (self.quant, role) {
+            (Quant::Q4KM, Role::Down) if self.is_falcon && layer < layers / 16 => Format::Q6K,
+            (Quant::Q4KM, Role::Down) if self.is_falcon => {
+                if gets_more {
+                    Format::Q5K
+                } else {
+                    Format::Q4K
+                }
+            }
+            (Quant::Q4KS, Role::Down) if self.is_falcon => Format::Q4K,
+            (Quant::Q3KM, Role::Down) if self.is_falcon && layer >= layers / 16 && !gets_more => Format::Q3K,
+            (quant, Role::AttentionOutput) if self.is_falcon => quant.base(),
             (Quant::Q5KM | Quant::Q4KM, Role::Values | Role::Down) if gets_more => Format::Q6K,
             (Quant::Q4KS, Role::Values) if layer < 4 => Format::Q5K,
             (Quant::Q4KS | Quant::Iq4Nl, Role::Down) if layer < layers / 8 => Format::Q5K,

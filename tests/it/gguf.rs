@@ -1,10 +1,12 @@
 //! Models in GGUF files: the same logits as from a folder, whatever the format; unusual files load.
 
+mod converter;
 #[allow(dead_code)] // the tests within the library use the rest
 pub mod file;
 #[cfg(feature = "cli")]
 mod hostile;
 pub mod model;
+mod unusual;
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use fireside::kernels::{self, Format, Slice};
 use fireside::{Dtype, Engine, Prompt, Sampling};
 use tempfile::TempDir;
 
-use self::file::{ARRAY, F64, GgufFile, I32, U8, U16, U64, array, string};
+use self::file::{GgufFile, I32, U16};
 use self::model::{Numbers, gguf_of};
 use crate::support::{f32_of, fixture, i64_of, name_of, tensor};
 
@@ -138,101 +140,6 @@ fn a_quantised_file_is_not_quantised_again() {
     let error = refused(Numbers::Blocks(Format::Q4_0)).expect("an error");
     assert!(error.is_usage() && error.to_string().contains("quantised already (q4_0)"), "{error}");
     assert!(refused(Numbers::F16).is_none());
-}
-
-#[test]
-fn unusual_files_load_and_give_the_same_bits() {
-    let base = gguf_of(&fixture("llama/base"), |_| Numbers::F32);
-    let (ids, _) = expected("llama/base");
-    let (_folder, plain) = written(&base);
-    let reference: Vec<u32> = logits(&plain, &ids).into_iter().map(f32::to_bits).collect();
-    let check = |what: &str, bytes: Vec<u8>| {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("a model é 🦊 [1] (copy).gguf");
-        std::fs::write(&path, bytes).unwrap();
-        let found: Vec<u32> = logits(&path, &ids).into_iter().map(f32::to_bits).collect();
-        assert!(found == reference, "{what}");
-    };
-    let rekeyed = |key: &str, kind: u32, value: &[u8]| {
-        let mut made = base.clone();
-        let entry = made.keys.iter_mut().find(|(name, ..)| name == key.as_bytes()).expect("the key");
-        (entry.1, entry.2) = (kind, value.to_vec());
-        made.bytes()
-    };
-    check("version 2", GgufFile { version: 2, ..base.clone() }.bytes());
-    for alignment in [1, 2, 4, 8, 64, 256, 4096, 65_536_u32] {
-        let made = GgufFile { alignment: alignment as usize, ..base.clone() };
-        check(&format!("an alignment of {alignment}"), made.number("general.alignment", alignment).bytes());
-    }
-    check("sizes of one byte", rekeyed("llama.block_count", U8, &[2]));
-    check("sizes of two bytes", rekeyed("llama.block_count", U16, &2_u16.to_le_bytes()));
-    check("signed sizes", rekeyed("llama.block_count", I32, &2_i32.to_le_bytes()));
-    check("sizes of eight bytes", rekeyed("llama.block_count", U64, &2_u64.to_le_bytes()));
-    check("an epsilon in 64 bits", rekeyed("llama.attention.layer_norm_rms_epsilon", F64, &1e-5_f64.to_le_bytes()));
-    check("keys in another order", {
-        let mut made = base.clone();
-        made.keys.reverse();
-        made.bytes()
-    });
-    check("tensors in another order", {
-        let mut made = base.clone();
-        made.tensors.reverse();
-        made.bytes()
-    });
-    check("places in another order than the table's", {
-        let mut made = base.clone();
-        let mut place = 0;
-        for tensor in made.tensors.iter_mut().rev() {
-            tensor.stated_offset = Some(place);
-            place += tensor.data.len().next_multiple_of(32) as u64;
-        }
-        let mut bytes = made.head();
-        for tensor in made.tensors.iter().rev() {
-            bytes.resize(bytes.len().next_multiple_of(32), 0);
-            bytes.extend(&tensor.data);
-        }
-        bytes
-    });
-    check("room between tensors", {
-        let mut made = base.clone();
-        let first = made.tensors[0].data.len();
-        made.tensors[0].data.resize(first + 4096, 7);
-        let mut place = 0;
-        for tensor in &mut made.tensors {
-            tensor.stated_offset = Some(place);
-            place += tensor.data.len().next_multiple_of(32) as u64;
-        }
-        made.bytes()
-    });
-    check("bytes behind the last tensor", [base.bytes(), vec![1; 1000]].concat());
-    check("keys that nobody knows", {
-        let nested = array(ARRAY, 2, &[array(ARRAY, 1, &[array(U8, 1, &[vec![0]])]), array(8, 1, &[string("x")])]);
-        base.clone().key("x.nested", ARRAY, nested).text("\u{1f98a} key", "").texts("x.y", &["", ""]).bytes()
-    });
-    check("a name that is no UTF-8", base.clone().key("general.name", 8, string([0xff, 0xfe])).bytes());
-    check("a scaling of none", base.clone().text("llama.rope.scaling.type", "none").bytes());
-    check("a linear scaling by 1", {
-        base.clone().text("llama.rope.scaling.type", "linear").float("llama.rope.scaling.factor", 1.0).bytes()
-    });
-    check(
-        "frequencies divided by 1",
-        base.clone().tensor("rope_freqs.weight", &[4], 0, Numbers::F32.bytes(&[1.0; 4])).bytes(),
-    );
-    check("rotated wholly, as it says", base.clone().number("llama.rope.dimension_count", 8).bytes());
-    check("no experts, as it says", base.clone().number("llama.expert_count", 0).bytes());
-}
-
-#[test]
-fn a_tensor_of_no_dimensions_or_no_numbers_is_no_error() {
-    let base = gguf_of(&fixture("llama/base"), |_| Numbers::F32);
-    let made = base.tensor("scalar", &[], 0, vec![0; 4]).tensor("empty", &[0, 3], 1, Vec::new());
-    let (_folder, path) = written(&made);
-    let engine = Engine::load(&name_of(&path)).unwrap();
-    assert!(
-        engine.warnings().len() == 1 && engine.warnings()[0].contains("`empty` and 1 more"),
-        "{:?}",
-        engine.warnings()
-    );
 }
 
 /// Writes a model in so many parts; the path of the first.

@@ -37,6 +37,8 @@ mod constrained;
 mod damage;
 #[cfg(feature = "ember")]
 mod ember;
+#[cfg(feature = "cli")]
+mod exploits;
 mod generate;
 mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
@@ -58,4 +60,5 @@ mod smollm2;
 mod support;
 mod text;
 mod tidy;
+mod unusual;
 mod vocab;

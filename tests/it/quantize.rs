@@ -118,6 +118,66 @@ fn a_whole_model_goes_into_one_file_with_its_tokenizer() {
     assert_eq!(found.info().vocab_size, expected.info().vocab_size);
 }
 
+/// Every way of rotary positions that a file can say, through a file and back, beyond those that the converter writes.
+#[test]
+fn rotary_positions_survive() {
+    for name in
+        ["llama/longrope", "llama/yarn", "qwen3/yarn", "phi3/long", "phi3/short", "llama/llama3", "llama/one_key_head"]
+    {
+        let (_model, model) = tiny(name);
+        let (_folder, file) = file_of(&model, "f32");
+        let ids: Vec<u32> = (0..90).map(|i| (i * 7 + 3) % 43).collect();
+        let all = |engine: &mut Engine| engine.logits(Prompt::Tokens(ids.clone())).expect("logits");
+        let off = distance(&all(&mut Engine::load(&model).unwrap()), &all(&mut loaded(&file)));
+        assert!(off <= 1e-5, "{name}: off by {off:e}");
+    }
+}
+
+/// Tensors that lie on top of each other in a file stay so in a file that is made of it.
+#[test]
+fn a_file_of_a_file_is_the_same() {
+    for name in ["mixtral/base", "qwen3_moe/usual", "stablelm/parallel", "gemma2/usual", "bloom/base", "llama/base"] {
+        let (_model, model) = tiny(name);
+        let (folder, file) = file_of(&model, "f32");
+        let again = folder.path().join("again.gguf");
+        written(&name_of(&file), "f32", &again).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let half = folder.path().join("half.gguf");
+        written(&name_of(&file), "f16", &half).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (_folder, direct) = file_of(&model, "f16");
+        let ids: Vec<u32> = (0..30).map(|i| (i * 7 + 3) % 43).collect();
+        let all = |file: &Path| loaded(file).logits(Prompt::Tokens(ids.clone())).expect("logits");
+        assert!(all(&file) == all(&again), "{name}");
+        assert!(all(&direct) == all(&half), "{name} as f16");
+    }
+}
+
+/// A folder with SentencePiece's own file and no tokenizer.json.
+#[test]
+fn a_sentencepiece_file_goes_into_the_file() {
+    for settings in ["llama", "no_space", "around"] {
+        let folder = copy_of(&fixture("tale"));
+        for file in ["tokenizer.json", "vocab.json", "merges.txt"] {
+            std::fs::remove_file(folder.path().join(file)).unwrap();
+        }
+        let copy = |from: &str, to: &str| _ = std::fs::copy(fixture(from), folder.path().join(to)).unwrap();
+        copy("sentencepiece/tokenizer.model", "tokenizer.model");
+        copy(&format!("sentencepiece/{settings}.json"), "tokenizer_config.json");
+        let model = name_of(folder.path());
+        let (_folder, file) = file_of(&model, "f16");
+        let (expected, found) = (Engine::load(&model).unwrap(), loaded(&file));
+        // Behind a token that is cut out of a text llama.cpp puts a space too, and its form has no word for that.
+        for text in ["Once upon a time", "fox's 42 Ünï 世界 🦊\n\tand so on", "x  y"] {
+            let ids = |engine: &Engine| engine.tokenizer().encode(text).expect("tokens");
+            assert_eq!(ids(&found), ids(&expected), "{settings}: {text}");
+            assert_eq!(
+                found.tokenizer().decode(&ids(&found), true),
+                expected.tokenizer().decode(&ids(&expected), true),
+                "{settings}: {text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_was_written_is_told() {
     let (_model, name) = wide();
@@ -143,18 +203,32 @@ fn what_a_file_cannot_say_is_refused_by_name() {
         ("gpt2/switches", "`activation_function` is `relu`"),
         ("gpt2/gelu", "`activation_function` is `gelu`"),
         ("gpt2/sharded", "`scale_attn_by_inverse_layer_idx` is true"),
-        ("bloom/base", "models of `bloom`"),
+        ("bloom/switches", "`apply_residual_connection_post_layernorm` is true"),
+        ("falcon/alibi", "`alibi` is true"),
+        ("gemma2/base", "`query_pre_attn_scalar` is 5 where it implies 8"),
+        ("gemma2/types", "`hidden_activation` is `silu`"),
+        ("gemma3_text/newer", "`attention_bias` is true"),
+        ("gpt_neox/serial", "`hidden_act` is `gelu_new`"),
+        ("llama/dynamic", "rotary positions are of kind `dynamic`"),
+        ("mistral/yarn", "`truncate` of its rotary positions is false"),
+        ("qwen3/window", "`use_sliding_window` is true"),
+        ("qwen3_moe/base", "tensor `model.layers.0.mlp.down_proj.weight`"),
+        ("smollm3/base", "`no_rope_layers` of layer 1 is 0"),
+        ("gpt_neo/base", "models of `gpt_neo`"),
+        ("gptj/base", "models of `gptj`"),
+        ("opt/base", "models of `opt`"),
     ] {
         let (_model, model) = tiny(name);
         let error = written(&model, "f32", &file).expect_err(name);
         assert!(error.to_string().contains(told), "{name}: {error}");
         assert!(matches!(error, Error::Unsupported { .. }), "{name}: {error}");
     }
-    let (_model, model) = tiny("mistral/window");
-    let told = written(&model, "f32", &file).expect("a written file");
-    assert!(told.notices[0].contains("sliding window"), "{:?}", told.notices);
-    let window = loaded(&file).info().context;
-    assert!(window < Engine::load(&model).unwrap().info().context);
+    for name in ["mistral/window", "starcoder2/long", "phi3/base"] {
+        let (_model, model) = tiny(name);
+        let told = written(&model, "f32", &file).expect("a written file");
+        assert!(told.notices[0].contains("sliding window"), "{name}: {:?}", told.notices);
+        assert_eq!(loaded(&file).info().context, Engine::load(&model).unwrap().info().context, "{name}");
+    }
 
     let quantised = file_of(&wide().1, "q8_0");
     let again = written(&name_of(&quantised.1), "q4_0", &folder.path().join("n.gguf")).expect_err("twice");

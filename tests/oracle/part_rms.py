@@ -291,6 +291,40 @@ MODELS = {
         64,
         [dict(norm_topk_prob=True), dict(sliding_window=19), dict(rms_norm_eps=0.03)],
     ),
+    # What GGUF files mean by not saying it: a scale of scores that follows from the head, every other layer with a window, five
+    # of six, three of four layers with positions, experts in all layers.
+    "gemma2/usual": (
+        dict(GEMMA2, query_pre_attn_scalar=8, sliding_window=20, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+        FAINT,
+        40,
+        [dict(sliding_window=19), dict(query_pre_attn_scalar=6)],
+    ),
+    "gemma3_text/usual": (
+        dict(
+            GEMMA2 | dict(num_hidden_layers=6, num_attention_heads=2, num_key_value_heads=1, intermediate_size=10, query_pre_attn_scalar=8),
+            vocab_size=43,
+            sliding_window=20,
+            sliding_window_pattern=6,
+            rope_theta=300.0,
+            rope_local_base_freq=20.0,
+            rope_scaling={"rope_type": "linear", "factor": 8.0},
+        ),
+        FAINT,
+        40,
+        [],
+    ),
+    "smollm3/usual": (
+        dict(SMALL, num_hidden_layers=5, intermediate_size=12, vocab_size=43, rope_theta=300.0),
+        QUIET,
+        40,
+        [dict(no_rope_layer_interval=3, no_rope_layers=[1, 1, 0, 1, 1])],
+    ),
+    "qwen3_moe/usual": (
+        dict(QWEN3_MOE, vocab_size=43, norm_topk_prob=True, use_sliding_window=False, rope_theta=300.0),
+        {},
+        40,
+        [dict(norm_topk_prob=False), dict(num_experts_per_tok=1)],
+    ),
 }
 
 

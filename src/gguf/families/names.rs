@@ -18,8 +18,7 @@ pub(super) const LLAMA: Names = Names {
         ("ffn_up", "mlp.up_proj"),
         ("ffn_down", "mlp.down_proj"),
     ],
-    experts: &[],
-    thirds: &[],
+    stacked: &[],
 };
 
 pub(super) const MIXTRAL: Names = Names {
@@ -32,7 +31,7 @@ pub(super) const MIXTRAL: Names = Names {
         ("ffn_norm", "post_attention_layernorm"),
         ("ffn_gate_inp", "block_sparse_moe.gate"),
     ],
-    experts: &[
+    stacked: &[
         ("ffn_gate_exps", "block_sparse_moe.experts", "w1.weight"),
         ("ffn_up_exps", "block_sparse_moe.experts", "w3.weight"),
         ("ffn_down_exps", "block_sparse_moe.experts", "w2.weight"),
@@ -52,7 +51,7 @@ pub(super) const QWEN3_MOE: Names = Names {
         ("ffn_norm", "post_attention_layernorm"),
         ("ffn_gate_inp", "mlp.gate"),
     ],
-    experts: &[
+    stacked: &[
         ("ffn_gate_exps", "mlp.experts", "gate_proj.weight"),
         ("ffn_up_exps", "mlp.experts", "up_proj.weight"),
         ("ffn_down_exps", "mlp.experts", "down_proj.weight"),
@@ -60,8 +59,14 @@ pub(super) const QWEN3_MOE: Names = Names {
     ..LLAMA
 };
 
-/// Gemma 2 and 3.
-pub(super) const GEMMA2: Names = Names {
+/// Whose head is its table.
+pub(super) const GEMMA: Names = Names { outside: GEMMA_OUTSIDE, ..LLAMA };
+
+const GEMMA_OUTSIDE: &[(&str, &str)] = &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm")];
+
+pub(super) const GEMMA2: Names = Names { outside: GEMMA_OUTSIDE, ..GEMMA3 };
+
+pub(super) const GEMMA3: Names = Names {
     inside: &[
         ("attn_norm", "input_layernorm"),
         ("attn_q", "self_attn.q_proj"),
@@ -109,6 +114,14 @@ pub(super) const PHI3: Names = Names {
     ..LLAMA
 };
 
+pub(super) const STABLELM: Names = Names {
+    stacked: &[
+        ("attn_q_norm", "self_attn.q_layernorm.norms", "weight"),
+        ("attn_k_norm", "self_attn.k_layernorm.norms", "weight"),
+    ],
+    ..LLAMA
+};
+
 pub(super) const STARCODER2: Names = Names {
     inside: &[
         ("attn_norm", "input_layernorm"),
@@ -134,8 +147,6 @@ pub(super) const PHI2: Names = Names {
         ("ffn_up", "mlp.fc1"),
         ("ffn_down", "mlp.fc2"),
     ],
-    // In files of the model's first form, which had them in one.
-    thirds: &[("attn_qkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])],
     ..LLAMA
 };
 
@@ -163,6 +174,7 @@ pub(super) const GPT_NEOX: Names = Names {
         ("token_embd", "gpt_neox.embed_in"),
         ("output_norm", "gpt_neox.final_layer_norm"),
         ("output", "embed_out"),
+        ("output", "lm_head"), // in newer checkpoints
     ],
     layers: "gpt_neox.layers",
     inside: &[
@@ -195,7 +207,17 @@ pub(super) const BLOOM: Names = Names {
     ..LLAMA
 };
 
-pub(super) const FALCON: Names = Names { outside: FALCON_OUTSIDE, ..BLOOM };
+pub(super) const FALCON: Names = Names {
+    outside: FALCON_OUTSIDE,
+    inside: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_qkv", "self_attention.query_key_value"),
+        ("attn_output", "self_attention.dense"),
+        ("ffn_up", "mlp.dense_h_to_4h"),
+        ("ffn_down", "mlp.dense_4h_to_h"),
+    ],
+    ..BLOOM
+};
 
 /// Falcon 40B and 180B.
 pub(super) const FALCON_TWO_NORMS: Names = Names {

@@ -137,4 +137,66 @@ impl GgufFile {
         }
         bytes
     }
+
+    /// A sound file of this form taken apart again.
+    pub fn parsed(bytes: &[u8]) -> GgufFile {
+        let mut rest = bytes;
+        assert_eq!(take(&mut rest, 8), b"GGUF\x03\0\0\0");
+        let (tensors, keys) = (number(&mut rest), number(&mut rest));
+        let mut file = GgufFile::default();
+        for _ in 0..keys {
+            let key = text(&mut rest);
+            let kind = u32::from_le_bytes(take(&mut rest, 4).try_into().expect("four bytes"));
+            let length = value_length(kind, rest);
+            file.keys.push((key, kind, take(&mut rest, length).to_vec()));
+        }
+        let mut offsets = Vec::new();
+        for _ in 0..tensors {
+            let name = text(&mut rest);
+            let dims = u32::from_le_bytes(take(&mut rest, 4).try_into().expect("four bytes"));
+            let dims = (0..dims).map(|_| number(&mut rest)).collect();
+            let dtype = u32::from_le_bytes(take(&mut rest, 4).try_into().expect("four bytes"));
+            offsets.push(number(&mut rest) as usize);
+            file.tensors.push(GgufTensor { name, dims, dtype, data: Vec::new(), stated_offset: None });
+        }
+        let data = &bytes[(bytes.len() - rest.len()).next_multiple_of(file.alignment)..];
+        for (tensor, offset) in file.tensors.iter_mut().zip(offsets) {
+            assert_eq!(tensor.dtype, 0, "a tensor of f32");
+            let length = 4 * tensor.dims.iter().product::<u64>() as usize;
+            tensor.data = data[offset..offset + length].to_vec();
+        }
+        file
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
+    let (taken, left) = rest.split_at(length);
+    *rest = left;
+    taken
+}
+
+fn number(rest: &mut &[u8]) -> u64 {
+    u64::from_le_bytes(take(rest, 8).try_into().expect("eight bytes"))
+}
+
+fn text(rest: &mut &[u8]) -> Vec<u8> {
+    let length = number(rest) as usize;
+    take(rest, length).to_vec()
+}
+
+/// How many of the bytes a value of this kind has.
+fn value_length(kind: u32, bytes: &[u8]) -> usize {
+    match kind {
+        U8 | I8 | BOOL => 1,
+        U16 | I16 => 2,
+        U32 | I32 | F32 => 4,
+        U64 | I64 | F64 => 8,
+        STRING => 8 + number(&mut &bytes[..8]) as usize,
+        ARRAY => {
+            let of = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+            let count = number(&mut &bytes[4..12]);
+            (0..count).fold(12, |length, _| length + value_length(of, &bytes[length..]))
+        }
+        other => panic!("a value of kind {other}"),
+    }
 }
