@@ -41,6 +41,7 @@ mod generate;
 mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
+mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
 mod models;
