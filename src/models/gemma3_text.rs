@@ -34,6 +34,11 @@ pub(super) const WITH_VISION: Architecture = Architecture {
     complete: |config| {
         let mut json = complete(&text_of(config)?)?;
         json["model_type"] = json!(ARCHITECTURE.model_type);
+        for name in
+            ["bos_token_id", "eos_token_id", "pad_token_id"].iter().filter(|name| !config.json[**name].is_null())
+        {
+            json[*name] = config.json[*name].clone();
+        }
         Ok(json)
     },
     load: |config, weights| {

@@ -34,6 +34,7 @@ PARTS = [
     "ember",
     "quant",
     "chat",
+    "jinja",
 ]
 
 
