@@ -141,7 +141,7 @@ pub(super) fn explicit(config: &Config, part: f64) -> Result<Value> {
         "llama3" => {
             let llama3 = settings.llama3()?;
             let frequencies = periods(settings.theta, head_dim).map(|period| 1.0 / period);
-            let factors: Vec<f32> = frequencies.map(|frequency| frequency / llama3.of(frequency)).collect();
+            let factors: Vec<f32> = frequencies.map(|frequency| llama3.divisor(frequency)).collect();
             json!({ "rope_type": FACTORS, "factors": factors })
         }
         "yarn" => json!({
@@ -405,15 +405,32 @@ struct Llama3 {
 
 impl Llama3 {
     fn of(&self, frequency: f32) -> f32 {
-        let Llama3 { factor, low, high, original_context } = *self;
+        match self.kept(frequency) {
+            0.0 => frequency / self.factor,
+            1.0 => frequency,
+            kept => (1.0 - kept) * frequency / self.factor + kept * frequency,
+        }
+    }
+
+    /// By what it divides a frequency.
+    fn divisor(&self, frequency: f32) -> f32 {
+        match self.kept(frequency) {
+            0.0 => self.factor,
+            1.0 => 1.0,
+            kept => 1.0 / ((1.0 - kept) / self.factor + kept),
+        }
+    }
+
+    /// How much of a frequency stays, 0 to 1.
+    fn kept(&self, frequency: f32) -> f32 {
+        let Llama3 { low, high, original_context, .. } = *self;
         let wave = TAU / frequency;
         if wave > original_context / low {
-            frequency / factor
+            0.0
         } else if wave < original_context / high {
-            frequency
+            1.0
         } else {
-            let smooth = (original_context / wave - low) / (high - low);
-            (1.0 - smooth) * frequency / factor + smooth * frequency
+            (original_context / wave - low) / (high - low)
         }
     }
 }
