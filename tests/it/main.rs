@@ -42,6 +42,7 @@ mod generate;
 mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
+mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
 mod long_texts;

@@ -37,6 +37,7 @@ PARTS = [
     "ember",
     "quant",
     "chat",
+    "jinja",
 ]
 
 
