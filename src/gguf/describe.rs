@@ -282,6 +282,13 @@ impl Say<'_> {
             let numbers = scaling[name].as_array().into_iter().flatten();
             numbers.filter_map(Value::as_f64).map(|number| number as f32).collect()
         };
+        if self.family.name == "phi3" {
+            let top = self.config["original_max_position_embeddings"].as_f64();
+            let original = given("original_max_position_embeddings")
+                .or(top)
+                .ok_or_else(|| self.missing("original_max_position_embeddings"))?;
+            to.number(&key("original_context_length"), original as u64);
+        }
         let Some(kind) = scaling["rope_type"].as_str() else { return Ok(()) };
         if !self.family.scalings.contains(&kind) {
             let kind = if kind == "_factors" { "llama3" } else { kind };
@@ -292,8 +299,8 @@ impl Say<'_> {
             "longrope" => {
                 if self.family.name != "phi3" {
                     to.text(&key("type"), kind); // which Phi-3's converter does not say
+                    to.number(&key("original_context_length"), need("original_max_position_embeddings")? as u64);
                 }
-                to.number(&key("original_context_length"), need("original_max_position_embeddings")? as u64);
                 to.float(&key("attn_factor"), need("attention_factor")?);
                 to.factors.push(("rope_factors_long.weight", list("long_factor")));
                 to.factors.push(("rope_factors_short.weight", list("short_factor")));

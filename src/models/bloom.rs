@@ -18,7 +18,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     models: "BLOOM and BLOOMZ (560M to 176B)",
     check: |config| design(config).map(drop),
     complete: |config| {
-        Ok(config.renamed(ALIASES).with_older("n_embed", "hidden_size").completed(BloomConfig::default()).json)
+        Ok(config.renamed(ALIASES)?.with_older("n_embed", "hidden_size").completed(BloomConfig::default()).json)
     },
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
@@ -77,7 +77,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: BloomConfig = config.fields()?;
     let hidden_size = c.n_embed.unwrap_or(c.hidden_size);
     checks::sizes(config, &[("vocab_size", c.vocab_size), ("hidden_size", hidden_size), ("n_layer", c.n_layer)])?;

@@ -16,7 +16,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPTNeoXForCausalLM",
     models: "Pythia (14M to 12B), GPT-NeoX 20B, Dolly v2, RedPajama-INCITE, StableLM Alpha",
     check: |config| design(config).map(drop),
-    complete: |config| rope::explicit(&config.renamed(ALIASES).completed(GptNeoxConfig::default()), ROTARY_PCT),
+    complete: |config| rope::explicit(&config.renamed(ALIASES)?.completed(GptNeoxConfig::default()), ROTARY_PCT),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
@@ -80,7 +80,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: GptNeoxConfig = config.fields()?;
     checks::sizes(
         config,

@@ -16,7 +16,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPTJForCausalLM",
     models: "GPT-J 6B, Dolly v1, GPT4All-J, Pygmalion 6B",
     check: |config| design(config).map(drop),
-    complete: |config| Ok(config.renamed(ALIASES).completed(GptjConfig::default()).json),
+    complete: |config| Ok(config.renamed(ALIASES)?.completed(GptjConfig::default()).json),
     load: |config, weights| Classic::load(&design(config)?, weights),
 };
 
@@ -81,7 +81,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: GptjConfig = config.fields()?;
     let n_inner = c.n_inner.unwrap_or(c.n_embd.saturating_mul(4));
     checks::sizes(

@@ -14,7 +14,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen3MoeForCausalLM",
     models: "Qwen3 30B-A3B, 235B-A22B, Qwen3 Coder 30B-A3B",
     check: |config| design(config)?.check(config).map(drop),
-    complete: |config| rope::explicit(&config.renamed(ALIASES).completed(Qwen3MoeConfig::default()), 1.0),
+    complete: |config| rope::explicit(&config.renamed(ALIASES)?.completed(Qwen3MoeConfig::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
@@ -82,7 +82,7 @@ impl Default for Qwen3MoeConfig {
 const ALIASES: &[(&str, &str)] = &[("num_local_experts", "num_experts")];
 
 fn design(config: &Config) -> Result<Design> {
-    let c: Qwen3MoeConfig = config.renamed(ALIASES).fields()?;
+    let c: Qwen3MoeConfig = config.renamed(ALIASES)?.fields()?;
     let window = c.sliding_window.filter(|_| c.use_sliding_window);
     if window == Some(0) {
         return Err(config.wrong("expected a `sliding_window` of at least 1, or null, found 0"));

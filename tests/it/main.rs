@@ -37,6 +37,7 @@ mod constrained;
 mod damage;
 #[cfg(feature = "ember")]
 mod ember;
+mod experts;
 #[cfg(feature = "cli")]
 mod exploits;
 mod generate;
@@ -46,6 +47,7 @@ mod hub;
 mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
+mod long_texts;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;
@@ -59,6 +61,7 @@ mod score;
 mod session;
 mod smollm2;
 mod support;
+mod switches;
 mod text;
 mod tidy;
 mod unusual;
