@@ -10,13 +10,13 @@
 //!   [`Rope`].
 
 mod explicit;
+mod llama3;
 
 pub(super) use explicit::explicit;
 
-use std::f32::consts::TAU;
-
 use serde::Deserialize;
 
+use self::llama3::Llama3;
 use super::Config;
 use crate::error::{Result, quote};
 use crate::kernels::Pairing;
@@ -360,46 +360,6 @@ impl<'a> Settings<'a> {
         };
         let of = |(period, factor): (&f32, &f64)| Ok(1.0 / (self.number(field, Some(*factor))? as f32 * period));
         periods.iter().zip(factors).map(of).collect()
-    }
-}
-
-/// Pairs whose wave is long beside the original context are slowed down, with a ramp between (Llama 3.1).
-struct Llama3 {
-    factor: f32,
-    low: f32,
-    high: f32,
-    original_context: f32,
-}
-
-impl Llama3 {
-    fn of(&self, frequency: f32) -> f32 {
-        match self.kept(frequency) {
-            0.0 => frequency / self.factor,
-            1.0 => frequency,
-            kept => (1.0 - kept) * frequency / self.factor + kept * frequency,
-        }
-    }
-
-    /// By what it divides a frequency.
-    fn divisor(&self, frequency: f32) -> f32 {
-        match self.kept(frequency) {
-            0.0 => self.factor,
-            1.0 => 1.0,
-            kept => 1.0 / ((1.0 - kept) / self.factor + kept),
-        }
-    }
-
-    /// How much of a frequency stays, 0 to 1.
-    fn kept(&self, frequency: f32) -> f32 {
-        let Llama3 { low, high, original_context, .. } = *self;
-        let wave = TAU / frequency;
-        if wave > original_context / low {
-            0.0
-        } else if wave < original_context / high {
-            1.0
-        } else {
-            (original_context / wave - low) / (high - low)
-        }
     }
 }
 
