@@ -37,6 +37,7 @@ mod constrained;
 mod damage;
 #[cfg(feature = "ember")]
 mod ember;
+mod experts;
 mod generate;
 mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
@@ -44,6 +45,7 @@ mod hub;
 mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
+mod long_texts;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;
@@ -57,6 +59,7 @@ mod score;
 mod session;
 mod smollm2;
 mod support;
+mod switches;
 mod text;
 mod tidy;
 mod vocab;
