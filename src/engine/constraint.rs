@@ -279,14 +279,15 @@ impl Mask {
 }
 
 /// Runs what a deep grammar would overflow the stack with on a thread that has enough of it.
-fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("grammar".to_owned()).stack_size(stack);
-        Ok(builder.spawn_scoped(scope, work)?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let thread = builder.spawn_scoped(scope, work).map_err(|error| error.to_string())?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
-fn no_thread(setting: &'static str, error: &std::io::Error) -> Error {
+fn no_thread(setting: &'static str, error: &str) -> Error {
     let problem = format!("is read on a thread of its own, which the system does not start: {error}");
     Error::setting(setting, problem, "the limits on processes (`ulimit -u`) or memory (`ulimit -v`) are reached")
 }
