@@ -251,6 +251,11 @@ impl Design {
         Ok((heads, activation, rotations))
     }
 
+    /// Numbers of a head, before anything is checked.
+    pub(super) fn head_dim(&self) -> usize {
+        self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads)).unwrap_or(0)
+    }
+
     /// A norm of rows of `dim` numbers.
     fn norm(&self, weights: &Weights, dim: usize) -> Result<Norm> {
         Norm::rms(weights, dim, self.rms_norm_eps, self.norm_centre)

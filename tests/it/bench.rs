@@ -188,6 +188,24 @@ fn a_shape_with_random_weights_needs_no_files() {
     assert!(outcome.stderr.starts_with("error: `random` asks for 786.3 GB of weights, and "), "{}", outcome.stderr);
 }
 
+/// Tables of real size take minutes, so it is on request.
+#[test]
+fn every_card_and_every_architecture_runs_with_random_weights() {
+    if std::env::var_os("FIRESIDE_ALL_SHAPES").is_none() {
+        eprintln!("SKIPPED: set FIRESIDE_ALL_SHAPES=1 to run a layer of every card and of every architecture");
+        return;
+    }
+    let counted = crate::support::json("parameters.json");
+    let names = ["cards", "defaults"].map(|kind| counted[kind].as_object().expect("an object").keys());
+    for name in names.into_iter().flatten() {
+        for quant in [&[][..], &["--quant", "q4_k"]] {
+            let one = ["--random", name, "--layers", "1", "--output", "json", "-r", "1"];
+            let report = parsed(&bench(&[&one[..], quant].concat()).answer());
+            assert!(number(&report["tests"][1]["tokens_per_s"]["median"]) > 0.0, "{name} {quant:?}");
+        }
+    }
+}
+
 #[cfg(feature = "ember")]
 #[test]
 fn the_gate_fails_where_it_is_slower_and_says_by_how_much() {
