@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::decoder::{Decoder, Design, Norms, norm_centre};
 use super::layer_types::LayerTypes;
 use super::sizes::Sizes;
-use super::{Architecture, Config};
+use super::{Architecture, Config, checks};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -75,6 +75,7 @@ fn design(config: &Config) -> Result<Design> {
     if c.use_bidirectional_attention == Some(true) {
         return Err(config.unsupported("`use_bidirectional_attention` is not supported"));
     }
+    checks::activation(config, "hidden_activation", &c.hidden_activation)?;
     config.above_zero("query_pre_attn_scalar", Some(c.query_pre_attn_scalar))?;
     config.above_zero("attn_logit_softcapping", c.attn_logit_softcapping)?;
     config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;

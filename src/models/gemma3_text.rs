@@ -10,7 +10,7 @@ use super::decoder::{Decoder, Design, HeadNorms, Norms, norm_centre};
 use super::layer_types::LayerTypes;
 use super::rope::{self, Rotation};
 use super::sizes::Sizes;
-use super::{Architecture, Config};
+use super::{Architecture, Config, checks};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -123,6 +123,7 @@ fn design(config: &Config) -> Result<Design> {
     if c.sliding_window_pattern == 0 {
         return Err(config.wrong("expected a `sliding_window_pattern` of at least 1, found 0"));
     }
+    checks::activation(config, "hidden_activation", &c.hidden_activation)?;
     config.above_zero("query_pre_attn_scalar", Some(c.query_pre_attn_scalar))?;
     config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;
     let rotations = rotations(config, &llama, c.rope_local_base_freq)?;
