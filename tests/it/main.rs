@@ -43,6 +43,7 @@ mod gguf;
 mod hub;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
+mod memory;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;
