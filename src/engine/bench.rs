@@ -98,12 +98,9 @@ impl Bench {
                 let (sizes, model) = lay_out(stored, None)?;
                 let shape = model.shape();
                 let group = shape.q_width / shape.kv_width;
-                // Of a model that sees too, the half that is loaded.
-                let json = config.json.get("text_config").unwrap_or(&config.json);
-                let experts =
-                    ["num_local_experts", "num_experts"].iter().find_map(|name| json[name].as_u64()).unwrap_or(0);
+                let experts = shape.experts.map_or(0, |(_, experts)| experts);
                 let mix = Mix::new(quant, shape.n_layers, group, !sizes.holds_head());
-                (stored, Some(mix.with_experts(experts as usize)))
+                (stored, Some(mix.with_experts(experts)))
             }
         };
         if compute.kernels.is_some() {
@@ -355,6 +352,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::hub::catalog::cards;
     use crate::models::ARCHITECTURES;
 
     /// transformers' defaults are the shape of a published model, whose parameters are known: the sizes of every tensor that
@@ -405,5 +403,34 @@ mod tests {
             wrong |= found != expected;
         }
         assert!(!wrong, "see above");
+    }
+
+    /// What an architecture asks for where config.json is silent, and what cards say of their models, against torch's count.
+    #[test]
+    fn shapes_have_as_many_parameters_as_torch_counts() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parameters.json");
+        let counted: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).expect("the fixture")).expect("JSON");
+        let compute = Compute::open(crate::device::DeviceChoice::Cpu, None).expect("the processor");
+        let check = |name: &str, json: serde_json::Value, expected: &serde_json::Value| {
+            let config = Config { path: Path::new(name), json };
+            let architecture = config.architecture().expect(name);
+            (architecture.check)(&config).expect(name);
+            let sizes = Weights::random(SEED, Made::Sizes, Dtype::Bf16, None, compute.clone());
+            let model = (architecture.load)(&config, &sizes).expect(name);
+            assert_eq!(json!(Work::of(&sizes, model.shape()).parameters), *expected, "{name}");
+        };
+        for architecture in ARCHITECTURES {
+            let name = architecture.model_type;
+            check(name, json!({ "model_type": name }), &counted["defaults"][name]);
+        }
+        let shaped = cards().iter().filter_map(|card| Some((card, card.shape.clone()?)));
+        for (card, shape) in shaped {
+            let expected = &counted["cards"][&card.name];
+            assert_eq!(json!(card.parameters), *expected, "{}", card.name);
+            let mut json = serde_json::Value::Object(shape);
+            json["model_type"] = json!(card.architecture);
+            check(&card.name, json, expected);
+        }
     }
 }

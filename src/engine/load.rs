@@ -290,11 +290,17 @@ fn read_template(config: &Location, gguf: Option<&Gguf>, given: Option<&str>) ->
     }
 }
 
-/// The chat template of a GGUF file, or one that lies beside it.
+/// The chat templates of a GGUF file, or those that lie beside it.
 fn template_in(gguf: &Gguf, file: &Location) -> Result<ChatTemplate> {
-    let mut template = match gguf.metadata.string("tokenizer.chat_template")? {
-        Some(source) => ChatTemplate::new(source)?,
-        None => ChatTemplate::load(&ChatFiles::beside(file))?,
+    const KEY: &str = "tokenizer.chat_template";
+    let mut sources = Vec::new();
+    let further = gguf.metadata.keys().filter_map(|key| Some((key, key.strip_prefix(KEY)?.strip_prefix('.')?)));
+    for (key, name) in [(KEY, "default")].into_iter().chain(further) {
+        sources.extend(gguf.metadata.string(key)?.map(|source| (name.to_owned(), source.to_owned())));
+    }
+    let mut template = match sources.is_empty() {
+        false => ChatTemplate::named(sources, "the chat template of the GGUF file")?,
+        true => ChatTemplate::load(&ChatFiles::beside(file))?,
     };
     for (name, token) in gguf.special_tokens()? {
         template = template.with_token(name, &token);

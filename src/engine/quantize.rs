@@ -185,9 +185,7 @@ impl Plan {
         tasks.sort_by_key(|task| place_in_file(&task.planned.name));
         let mut pairs = description.pairs;
         pairs.extend(metadata_of(&source.tokenizer, rows, &config.json)?);
-        if let Some(template) = ChatTemplate::load(&ChatFiles::beside(&source.config))?.source() {
-            pairs.push(("tokenizer.chat_template".to_owned(), Written::Text(template.to_owned())));
-        }
+        pairs.extend(templates(&ChatTemplate::load(&ChatFiles::beside(&source.config))?));
         Ok(Plan { pairs, tasks, notices: description.notices })
     }
 
@@ -227,6 +225,28 @@ impl Plan {
         }
         Ok(Plan { pairs, tasks, notices: Vec::new() })
     }
+}
+
+/// Chat templates as converters write them: the default one, and others under their names, of which there is a list.
+fn templates(template: &ChatTemplate) -> Vec<(String, Written)> {
+    const KEY: &str = "tokenizer.chat_template";
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let (mut pairs, mut names) = (Vec::new(), Vec::new());
+    for (name, source) in template.sources() {
+        let name: String = name.chars().map(plain).collect();
+        let key = if name == "default" { KEY.to_owned() } else { format!("{KEY}.{name}") };
+        if pairs.iter().any(|(known, _)| *known == key) {
+            continue;
+        }
+        if name != "default" {
+            names.push(name);
+        }
+        pairs.push((key, Written::Text(source.to_owned())));
+    }
+    if !names.is_empty() {
+        pairs.push((format!("{KEY}s"), Written::Texts(names)));
+    }
+    pairs
 }
 
 /// Tables first, then the layers by their numbers, then what follows them: as they are used.

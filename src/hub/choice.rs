@@ -54,6 +54,8 @@ pub(super) fn choose<'r>(
     let text = read(config)?;
     judge(shown(remote, &config.path), &text)?;
     let mut beside: Vec<&RemoteFile> = files::BESIDE.iter().filter_map(|name| remote.file(name)).collect();
+    let templates: Vec<RepoPath> = remote.paths().into_iter().filter(files::is_template).collect();
+    beside.extend(all_of(&templates)?);
     let weights = match files::weights(name, &remote.paths())? {
         Weights::Single(path) => all_of(&[path])?,
         Weights::Named(paths) => all_of(&paths)?,

@@ -29,6 +29,12 @@ pub(crate) const BESIDE: [&str; 11] = [
     "README.md",
 ];
 
+/// True for a file of further chat templates.
+pub(crate) fn is_template(file: &RepoPath) -> bool {
+    let name = file.as_str().strip_prefix("additional_chat_templates/").and_then(|name| name.strip_suffix(".jinja"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
 /// The weight files of a selection, before an index is read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Weights {

@@ -74,7 +74,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: BloomConfig = config.fields()?;
     let hidden_size = c.n_embed.unwrap_or(c.hidden_size);
     checks::sizes(config, &[("vocab_size", c.vocab_size), ("hidden_size", hidden_size), ("n_layer", c.n_layer)])?;

@@ -101,11 +101,16 @@ impl Default for Gemma3Config {
 
 /// The text half of a config.json; all of it where it is not divided.
 fn text_of<'a>(config: &Config<'a>) -> Result<Config<'a>> {
-    match &config.json["text_config"] {
-        Value::Object(text) => Ok(Config { path: config.path, json: Value::Object(text.clone()) }),
-        Value::Null => Ok(Config { path: config.path, json: config.json.clone() }),
-        other => Err(config.wrong(format!("expected an object as `text_config`, found {other}"))),
+    let json = match &config.json["text_config"] {
+        Value::Object(text) => Value::Object(text.clone()),
+        Value::Null => config.json.clone(),
+        other => return Err(config.wrong(format!("expected an object as `text_config`, found {other}"))),
+    };
+    // transformers takes it from the file and does nothing with it.
+    if !json["final_logit_softcapping"].is_null() {
+        return Err(config.unsupported("`final_logit_softcapping` is not supported for `model_type` `gemma3`"));
     }
+    Ok(Config { path: config.path, json })
 }
 
 fn design(config: &Config) -> Result<Design> {

@@ -18,7 +18,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "GPT2LMHeadModel",
     models: "GPT-2 (124M, 355M, 774M, 1.5B), DistilGPT-2, ember",
     check: |config| {
-        let c: Gpt2Config = config.renamed(ALIASES).fields()?;
+        let c: Gpt2Config = config.renamed(ALIASES)?.fields()?;
         check(&c, config).map(drop)
     },
     load: |config, weights| Ok(Box::new(Gpt2::load(config, weights)?)),
@@ -91,7 +91,7 @@ struct Block {
 
 impl Gpt2 {
     fn load(config: &Config, weights: &Weights) -> Result<Gpt2> {
-        let c: Gpt2Config = config.renamed(ALIASES).fields()?;
+        let c: Gpt2Config = config.renamed(ALIASES)?.fields()?;
         let activation = check(&c, config)?;
         let prefixed = weights.at("transformer");
         let w = if prefixed.at("wpe.weight").exists() { &prefixed } else { weights };

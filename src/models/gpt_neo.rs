@@ -31,6 +31,8 @@ struct GptNeoConfig {
     intermediate_size: Option<usize>,
     /// Kinds of layers, and how often they repeat: `global` and `local` in turn where it is null.
     attention_types: Option<Vec<(Vec<String>, usize)>>,
+    /// The same, layer by layer, which counts before it.
+    attention_layers: Option<Vec<String>>,
     /// Tokens that a token of a `local` layer sees, itself included.
     window_size: usize,
     activation_function: String,
@@ -48,6 +50,7 @@ impl Default for GptNeoConfig {
             num_heads: 16,
             intermediate_size: None,
             attention_types: None,
+            attention_layers: None,
             window_size: 256,
             activation_function: "gelu_new".to_owned(),
             layer_norm_epsilon: 1e-5,
@@ -77,7 +80,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: GptNeoConfig = config.fields()?;
     let intermediate_size = c.intermediate_size.unwrap_or(c.hidden_size.saturating_mul(4));
     checks::sizes(
@@ -124,13 +127,14 @@ impl GptNeoConfig {
     fn kinds(&self, config: &Config) -> Result<Kinds> {
         const GLOBAL: &str = "global";
         const LOCAL: &str = "local";
-        let Some(types) = &self.attention_types else {
+        let listed = self.attention_layers.clone().map(|layers| ("attention_layers", vec![(layers, 1)]));
+        let typed = || self.attention_types.clone().map(|types| ("attention_types", types));
+        let Some((field, types)) = listed.or_else(typed) else {
             return Ok(vec![(vec![false, true], self.num_layers.div_ceil(2))]);
         };
         if let Some(other) = types.iter().flat_map(|(kinds, _)| kinds).find(|kind| ![GLOBAL, LOCAL].contains(&&***kind))
         {
-            let problem =
-                format!("`attention_types` has {}, of which only `global` and `local` are known", quote(other));
+            let problem = format!("`{field}` has {}, of which only `global` and `local` are known", quote(other));
             return Err(config.unsupported(problem));
         }
         let layers =
@@ -138,7 +142,7 @@ impl GptNeoConfig {
         if layers != self.num_layers {
             let expected = self.num_layers;
             return Err(config.wrong(format!(
-                "expected `attention_types` for the {expected} layers of `num_layers`, found them for {layers}"
+                "expected `{field}` for the {expected} layers of `num_layers`, found them for {layers}"
             )));
         }
         Ok(types.iter().map(|(kinds, times)| (kinds.iter().map(|kind| kind == LOCAL).collect(), *times)).collect())

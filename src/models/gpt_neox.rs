@@ -79,7 +79,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: GptNeoxConfig = config.fields()?;
     checks::sizes(
         config,

@@ -80,7 +80,7 @@ const NAMES: Names = Names {
 };
 
 fn design(config: &Config) -> Result<Design> {
-    let config = &config.renamed(ALIASES);
+    let config = &config.renamed(ALIASES)?;
     let c: GptjConfig = config.fields()?;
     let n_inner = c.n_inner.unwrap_or(c.n_embd.saturating_mul(4));
     checks::sizes(

@@ -26,9 +26,12 @@ pub(super) fn embedding_and_head_at(
     let (has_table, has_head) = (table.at("weight").exists(), head.at("weight").exists());
     let only_head = tie_word_embeddings && !has_table && has_head;
     let embedding = Embedding::load(if only_head { head } else { table }, vocab_size, width)?;
-    let tied = tie_word_embeddings
-        && (only_head || !has_head || embedding.is_same(&head.at("weight").stored(&[vocab_size, width])?));
-    if tied {
+    let is_repeated = tie_word_embeddings && !only_head && has_head;
+    let is_repeated = is_repeated && embedding.is_same(&head.at("weight").stored(&[vocab_size, width])?);
+    if is_repeated {
+        head.at("weight").let_go();
+    }
+    if tie_word_embeddings && (is_repeated || only_head || !has_head) {
         let head = Linear::tied(&embedding, head.compute())?;
         return Ok((embedding, head));
     }

@@ -170,17 +170,22 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// The same config with fields under their own names; a field that has both keeps its own.
-    pub fn renamed(&self, aliases: &[(&str, &str)]) -> Config<'a> {
+    /// The same config with fields under their own names, unless two names of one field have two values.
+    pub fn renamed(&self, aliases: &[(&str, &str)]) -> Result<Config<'a>> {
         let mut json = self.json.clone();
-        if let Some(object) = json.as_object_mut() {
-            for (alias, name) in aliases {
-                if let Some(value) = object.remove(*alias) {
-                    object.entry(*name).or_insert(value);
-                }
+        let of_number = |value: &Value| value.as_f64();
+        for (alias, name) in aliases {
+            let Some(value) = json.as_object_mut().and_then(|object| object.remove(*alias)) else { continue };
+            let own = &json[*name];
+            if !own.is_null() && !value.is_null() && *own != value && of_number(own) != of_number(&value) {
+                let (own, value) = (quote(&own.to_string()), quote(&value.to_string()));
+                return Err(self.wrong(format!("`{alias}` is {value} and `{name}`, which is the same, {own}")));
+            }
+            if own.is_null() {
+                json[*name] = value;
             }
         }
-        Config { path: self.path, json }
+        Ok(Config { path: self.path, json })
     }
 
     /// The fields that an architecture reads.

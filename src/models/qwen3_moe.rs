@@ -79,7 +79,7 @@ impl Default for Qwen3MoeConfig {
 
 fn design(config: &Config) -> Result<Design> {
     // transformers writes the one and reads both.
-    let c: Qwen3MoeConfig = config.renamed(&[("num_local_experts", "num_experts")]).fields()?;
+    let c: Qwen3MoeConfig = config.renamed(&[("num_local_experts", "num_experts")])?.fields()?;
     let window = c.sliding_window.filter(|_| c.use_sliding_window);
     if window == Some(0) {
         return Err(config.wrong("expected a `sliding_window` of at least 1, or null, found 0"));

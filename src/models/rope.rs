@@ -144,6 +144,9 @@ pub(super) fn partial(config: &Config, head_dim: usize, context: usize, part: f6
         return Err(config.wrong(format!("expected a `partial_rotary_factor` above 0 and up to 1, found {part}")));
     }
     let turned = (head_dim as f64 * part) as usize;
+    if part == 1.0 && !head_dim.is_multiple_of(2) {
+        return Err(config.wrong(format!("expected an even `head_dim`, found {head_dim}")));
+    }
     if !turned.is_multiple_of(2) || turned == 0 {
         return Err(config.wrong(format!(
             "expected `partial_rotary_factor` to turn an even part of a head, found {turned} of {head_dim} numbers"

@@ -3,6 +3,7 @@
 //! The text is the one that transformers' `apply_chat_template` gives, byte for byte. `guard` tells which of its control
 //! tokens the template wrote, and which are only words of a message.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -124,13 +125,27 @@ pub struct ChatOptions {
 /// A model's chat templates and the special tokens that they name.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    templates: Vec<(String, Template)>,
+    templates: Vec<Named>,
     tokens: Vec<(String, Value)>,
     origin: String,
 }
 
+/// One template of a model, which may have several. One that does not parse is in nobody's way until it is chosen.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    source: String,
+    parsed: Result<Template, Fault>,
+}
+
 /// What every template that has no name of its own is called.
 const DEFAULT: &str = "default";
+
+/// The template for conversations with tools, where there is one of that name.
+const WITH_TOOLS: &str = "tool_use";
+
+/// The folder of a model's further templates, each `<name>.jinja`.
+pub(crate) const FURTHER: &str = "additional_chat_templates";
 
 /// The files that say how a model is talked to.
 pub(crate) struct ChatFiles {
@@ -140,6 +155,8 @@ pub(crate) struct ChatFiles {
     pub(crate) jinja: Option<Location>,
     /// chat_template.json
     pub(crate) json: Option<Location>,
+    /// Names and files of `FURTHER`.
+    pub(crate) further: Vec<(String, Location)>,
 }
 
 impl ChatFiles {
@@ -154,8 +171,25 @@ impl ChatFiles {
             special_tokens_map: present("special_tokens_map.json"),
             jinja: present("chat_template.jinja"),
             json: present("chat_template.json"),
+            further: if let Location::Disk(path) = config {
+                further(&path.with_file_name(FURTHER))
+            } else {
+                Vec::new()
+            },
         }
     }
+}
+
+/// The templates of a folder, by name.
+fn further(folder: &Path) -> Vec<(String, Location)> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".jinja")?.to_owned();
+        path.is_file().then_some((name, Location::Disk(path)))
+    };
+    let mut found: Vec<_> = files.filter_map(named).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
 }
 
 const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -171,12 +205,25 @@ impl ChatTemplate {
         ChatTemplate::named(vec![(DEFAULT.to_owned(), source.to_owned())], "the chat template")
     }
 
-    fn named(sources: Vec<(String, String)>, origin: &str) -> Result<ChatTemplate> {
-        let templates = sources.into_iter().map(|(name, source)| match Template::new(&source) {
-            Ok(template) => Ok((name, template)),
-            Err(fault) => Err(Error::prompt(format!("{origin} does not parse: {}", said(&fault)), BROKEN)),
-        });
-        Ok(ChatTemplate { templates: templates.collect::<Result<_>>()?, tokens: Vec::new(), origin: origin.to_owned() })
+    /// Templates by name, of which `default` serves where no other is asked for, and `tool_use` where there are tools. A
+    /// single one must parse.
+    pub(crate) fn named(sources: Vec<(String, String)>, origin: &str) -> Result<ChatTemplate> {
+        let parse = |(name, source): (String, String)| Named { parsed: Template::new(&source), name, source };
+        let templates: Vec<Named> = sources.into_iter().map(parse).collect();
+        let found = ChatTemplate { templates, tokens: Vec::new(), origin: origin.to_owned() };
+        if let [only] = &found.templates[..] {
+            found.parsed(only)?;
+        }
+        Ok(found)
+    }
+
+    fn parsed<'a>(&self, template: &'a Named) -> Result<&'a Template> {
+        let broken = |fault: &Fault| {
+            let which =
+                if template.name == DEFAULT { String::new() } else { format!(", template {}", quote(&template.name)) };
+            Error::prompt(format!("{}{which} does not parse: {}", self.origin, said(fault)), BROKEN)
+        };
+        template.parsed.as_ref().map_err(broken)
     }
 
     /// With the value of a variable such as `bos_token`.
@@ -203,22 +250,22 @@ impl ChatTemplate {
         };
         let config = json(&files.tokenizer_config)?;
         let map = json(&files.special_tokens_map)?;
-        let mut template = match &files.jinja {
-            Some(jinja) => {
-                let origin = quote(&jinja.path().display().to_string());
-                ChatTemplate::named(vec![(DEFAULT.to_owned(), jinja.read_text()?.into_owned())], &origin)?
+        // As in transformers: a file of its own, or files, stand for all that the settings have.
+        let mut sources = (Vec::new(), String::new());
+        let default = files.jinja.iter().map(|jinja| (DEFAULT, jinja));
+        for (name, file) in default.chain(files.further.iter().map(|(name, file)| (name.as_str(), file))) {
+            if sources.0.is_empty() {
+                sources.1 = quote(&file.path().display().to_string());
             }
-            None => {
-                let mut sources = (Vec::new(), "");
-                let alone = json(&files.json)?;
-                for (origin, value) in config.iter().chain(&alone) {
-                    if sources.0.is_empty() {
-                        sources = (sources_in(&value["chat_template"], origin)?, origin);
-                    }
-                }
-                ChatTemplate::named(sources.0, sources.1)?
+            sources.0.push((name.to_owned(), file.read_text()?.into_owned()));
+        }
+        let alone = json(&files.json)?;
+        for (origin, value) in config.iter().chain(&alone) {
+            if sources.0.is_empty() {
+                sources = (sources_in(&value["chat_template"], origin)?, origin.clone());
             }
-        };
+        }
+        let mut template = ChatTemplate::named(sources.0, &sources.1)?;
         for (_, value) in map.iter().chain(&config) {
             let Some(object) = value.as_object() else { continue };
             for (name, token) in object.iter().filter(|(name, _)| name.ends_with("_token")) {
@@ -239,13 +286,26 @@ impl ChatTemplate {
 
     /// The template's source, of the one that serves without tools.
     pub fn source(&self) -> Option<&str> {
-        self.choose(false).map(Template::source)
+        self.choose(false).ok().map(|template| template.source.as_str())
     }
 
-    fn choose(&self, tools: bool) -> Option<&Template> {
-        let find = |wanted: &str| self.templates.iter().find(|(name, _)| name == wanted).map(|(_, template)| template);
-        let for_tools = if tools { find("tool_use") } else { None };
-        for_tools.or_else(|| find(DEFAULT)).or_else(|| self.templates.first().map(|(_, template)| template))
+    /// Names and sources of all templates; `default` is the one that serves where no other is asked for.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.templates.iter().map(|template| (template.name.as_str(), template.source.as_str()))
+    }
+
+    /// The template that transformers would take.
+    fn choose(&self, tools: bool) -> Result<&Named> {
+        let find = |wanted: &str| self.templates.iter().find(|template| template.name == wanted);
+        let for_tools = if tools { find(WITH_TOOLS) } else { None };
+        for_tools.or_else(|| find(DEFAULT)).ok_or_else(|| match self.templates.is_empty() {
+            true => Error::prompt("the model has no chat template", BROKEN),
+            false => {
+                let names: Vec<String> = self.templates.iter().map(|template| quote(&template.name)).collect();
+                let problem = format!("expected a chat template `{DEFAULT}`, found {}", names.join(", "));
+                Error::prompt(problem, "give one with `--chat-template FILE`")
+            }
+        })
     }
 
     /// The text of a conversation, as transformers' `apply_chat_template` writes it.
@@ -256,9 +316,7 @@ impl ChatTemplate {
 
     /// A conversation, ready to be rendered.
     pub(super) fn rendering(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendering<'_>> {
-        let Some(template) = self.choose(!options.tools.is_empty()) else {
-            return Err(Error::prompt("the model has no chat template", BROKEN));
-        };
+        let template = self.parsed(self.choose(!options.tools.is_empty())?)?;
         let opens = options.add_generation_prompt;
         if messages.is_empty() {
             return Err(Error::prompt("the conversation is empty, expected at least one message", ""));

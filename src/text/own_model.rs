@@ -154,6 +154,15 @@ impl OwnModel {
         }
     }
 
+    /// The byte that a token stands for, where it is one.
+    pub(super) fn byte_token(&self, id: u32) -> Option<u8> {
+        let is_text = |kind| matches!(kind, Kind::Byte | Kind::Normal | Kind::Unused);
+        if id as usize >= self.len() || !is_text(self.vocabulary.kind(id)) {
+            return None;
+        }
+        named_byte(self.vocabulary.name(id))
+    }
+
     /// The tokens of a text; `add_special_tokens` puts those around it that the file asks for. An error names a part of the
     /// text that the vocabulary lacks.
     pub(super) fn encode(

@@ -14,7 +14,7 @@ use super::gguf;
 use super::own_model::OwnModel;
 use super::pair;
 use super::sentencepiece;
-use super::stream::take_whole_characters;
+use super::stream::Decoding;
 use super::tokenizer_json::{self, HINT, Spelling};
 use super::vocabulary::named_byte;
 use crate::error::{Error, Result};
@@ -141,28 +141,33 @@ impl Tokenizer {
         ids.map_err(|error| Error::prompt(format!("the tokenizer cannot read the text: {error}"), ""))
     }
 
-    /// The text of some tokens, at once. Bytes that are not UTF-8 become U+FFFD.
+    /// The text of some tokens, at once, as Python's `decode` has it. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         if let (Spelling::Other, Model::Crate(model)) = (self.spelling, &self.model) {
             // A decoder fails only on what it did not make itself; such tokens have no text.
             return model.inner().decode(ids, skip_special_tokens).unwrap_or_default();
         }
-        let mut bytes = Vec::new();
+        let mut decoding = Decoding::default();
+        let mut text = String::new();
         for id in ids {
             if !(skip_special_tokens && self.is_special(*id)) {
-                self.append_bytes(*id, &mut bytes);
+                decoding.push(self, *id, &mut text);
             }
         }
-        let mut text = take_whole_characters(&mut bytes, |count| self.in_place_of(count));
-        text.push_str(&self.in_place_of(bytes.len()));
+        decoding.finish(&mut text);
         let mut indent = self.indent();
         text.split_off(cut(&text, &mut indent))
     }
 
-    /// What stands for bytes that are no character: U+FFFD, for each of them where bytes are tokens of their own.
-    pub(super) fn in_place_of(&self, bytes: usize) -> String {
-        let each = matches!(self.spelling, Spelling::SentencePiece { .. });
-        char::REPLACEMENT_CHARACTER.to_string().repeat(if each { bytes } else { bytes.min(1) })
+    /// The byte that a token stands for where bytes are tokens of their own.
+    pub(super) fn byte_token(&self, id: u32) -> Option<u8> {
+        match (&self.model, self.spelling) {
+            (_, Spelling::ByteLevel | Spelling::Other) => None,
+            (Model::Own(model), Spelling::SentencePiece { .. }) => model.byte_token(id),
+            (Model::Crate(model), Spelling::SentencePiece { .. }) => {
+                named_byte(model.inner().id_to_token(id)?.as_bytes())
+            }
+        }
     }
 
     /// Most spaces that a text loses at its start.

@@ -380,6 +380,12 @@ impl Weights {
         all.insert(self.path.clone(), held);
     }
 
+    /// A tensor that was looked at and is not held after all.
+    pub fn let_go(&self) {
+        let mut all = self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.remove(&self.path);
+    }
+
     fn mark_used(&self) {
         let mut used = self.checkpoint.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         used.insert(self.path.clone());

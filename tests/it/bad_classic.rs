@@ -103,6 +103,17 @@ fn switches_of_the_gpts_that_cannot_be_are_told() {
                 &["`attention_types`", "the 2 layers"],
             ),
             ("kinds as a word", |f| set(f, "attention_types", json!("global")), &["attention_types", "global"]),
+            (
+                "too few layers",
+                |f| set(f, "attention_layers", json!(["local"])),
+                &["`attention_layers`", "the 2 layers", "for 1"],
+            ),
+            ("an unknown kind", |f| set(f, "attention_layers", json!(["local", "x"])), &["`attention_layers`", "`x`"]),
+            (
+                "two values of one field",
+                |f| set(f, "num_hidden_layers", json!(3)),
+                &["`num_hidden_layers` is `3`", "`num_layers`", "`2`"],
+            ),
         ],
     );
     check_damage(

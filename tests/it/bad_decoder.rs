@@ -137,6 +137,12 @@ fn what_the_relatives_of_llama_do_not_do_is_refused_by_name() {
         ("gemma3_text/base", "rope_local_base_freq", json!(0), &["`rope_theta`", "found 0"]),
         ("gemma3_text/base", "rope_parameters", json!({ "rope_theta": 5 }), &["`rope_parameters`", "kind of layer"]),
         ("gemma3/base", "text_config", json!(7), &["`text_config`", "found 7"]),
+        (
+            "gemma3/base",
+            "text_config",
+            json!({ "final_logit_softcapping": 30 }),
+            &["`final_logit_softcapping`", "`gemma3`"],
+        ),
         ("phi3/base", "attention_bias", json!(true), &["`attention_bias`", "phi3"]),
         ("phi3/base", "mlp_bias", json!(true), &["`mlp_bias`", "phi3"]),
         ("phi3/base", "lm_head_bias", json!(true), &["`lm_head_bias`", "phi3"]),

@@ -247,3 +247,22 @@ fn the_readme_shows_what_the_commands_print() {
     }
     assert!(compared >= 8, "only {compared} commands were found");
 }
+
+#[test]
+fn info_counts_the_parameters_of_every_tiny_model_as_torch_does() {
+    let counted = json("parameters.json");
+    let counted = counted["models"].as_object().expect("an object");
+    for architecture in fireside::ARCHITECTURES {
+        let known = |name: &&String| json(&format!("{name}/config.json"))["model_type"] == architecture.model_type;
+        assert!(counted.keys().any(|name| known(&name)), "{}", architecture.model_type);
+    }
+    for (name, parameters) in counted {
+        let folder = copy_of(&fixture(name));
+        crate::support::write_tokenizer(folder.path());
+        let model = name_of(folder.path());
+        let info = parsed(&run(fireside(["info", &model, "--json"])).answer());
+        assert_eq!(info["parameters"], *parameters, "{name}");
+        let rows = run(fireside(["info", &model])).answer();
+        assert!(rows.lines().any(|row| row.starts_with("parameters ")), "{name}: {rows}");
+    }
+}

@@ -37,13 +37,16 @@ mod constrained;
 mod damage;
 #[cfg(feature = "ember")]
 mod ember;
+mod experts;
 mod generate;
 mod gguf;
 #[cfg(all(feature = "cli", feature = "hub"))]
 mod hub;
+mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
 mod memory;
+mod long_texts;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;
@@ -57,6 +60,7 @@ mod score;
 mod session;
 mod smollm2;
 mod support;
+mod switches;
 mod text;
 mod tidy;
 mod vocab;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::program::{fireside, run};
-use crate::support::{copy_of, fixture, model, name_of};
+use crate::support::{copy_of, fixture, model, name_of, write_tokenizer};
 
 const LONG: &str = "There was once a king who had three sons, and the fox looked at the owl. Anna walked to the harbour \
                     with a small lantern, and every day the bright mouse wanted what the old woman in the tower had.";
@@ -85,6 +85,44 @@ fn every_length_of_a_shared_start_gives_the_same_bits() {
         let mut session = engine.session();
         session.load(&file).unwrap();
         assert_eq!(logits(&mut session), (expected, length - 1));
+    }
+}
+
+/// LongRoPE turns all positions of a text of more than 48 tokens otherwise: what a file holds of a shorter one is no use to it.
+#[test]
+fn a_file_on_the_other_side_of_longropes_border_changes_no_bit() {
+    const BORDER: usize = 48;
+    for name in ["phi3_longrope", "llama_longrope"] {
+        let folder = copy_of(&fixture(&format!("long/{name}")));
+        write_tokenizer(folder.path());
+        let engine = Engine::load(&name_of(folder.path())).unwrap();
+        let all: Vec<u32> = (0..80u32).map(|i| (i * i * 7 + i) % 97).collect();
+        let text = |session: &mut Session, length: usize, new: usize| {
+            let sampling = Sampling { max_new_tokens: Some(new), ..sampling() };
+            let mut generation = session.generate(all[..length].to_vec(), sampling).unwrap();
+            let texts = generation.completions().unwrap();
+            let is_other = |warning: &String| warning.contains("other numbers");
+            assert!(!generation.warnings().iter().any(is_other), "{name}: {:?}", generation.warnings());
+            (texts, generation.cached_tokens(0))
+        };
+        let prompts = [30, 46, 47, 48, 49, 50, 70];
+        let alone = prompts.map(|length| text(&mut engine.session(), length, 12).0);
+        for (kept, new) in [(40, 1), (40, 12), (47, 1), (47, 2), (47, 3), (48, 1), (48, 2), (49, 1), (60, 12)] {
+            let file = folder.path().join(format!("{kept}-{new}"));
+            let mut session = engine.session();
+            text(&mut session, kept, new);
+            assert!(session.save(&file).unwrap());
+            let is_long = kept + new - 1 > BORDER; // the last new token was not computed
+            for (length, expected) in prompts.into_iter().zip(&alone) {
+                let mut session = engine.session();
+                assert_eq!(session.load(&file).unwrap(), None);
+                let (found, cached) = text(&mut session, length, 12);
+                let what = format!("{name}: {kept} and {new} tokens kept, then {length}");
+                assert_eq!(found, *expected, "{what}");
+                let of_use = if (length > BORDER) == is_long { kept.min(length) - 1 } else { 0 };
+                assert_eq!(cached, of_use, "{what}");
+            }
+        }
     }
 }
 

@@ -20,7 +20,10 @@ PARTS = [
     "llama",
     "classic",
     "rms",
+    "long",
+    "switches",
     "tale",
+    "parameters",
     "greedy",
     "processors",
     "beams",
@@ -34,6 +37,7 @@ PARTS = [
     "ember",
     "quant",
     "chat",
+    "jinja",
 ]
 
 

@@ -41,6 +41,16 @@ BPE = {
     "starcoder": ([pre_tokenizers.Digits(individual_digits=True), byte_level(True)], None, False),
     "command-r": ([pre_tokenizers.Digits(individual_digits=True), byte_level(True)], normalizers.NFC(), False),
     "mpt": ([byte_level(True)], normalizers.NFC(), False),
+    "falcon": (
+        [
+            pre_tokenizers.Punctuation("contiguous"),
+            byte_level(True),
+            pre_tokenizers.Digits(individual_digits=False),
+            split("[0-9][0-9][0-9]"),
+        ],
+        None,
+        False,
+    ),
     "gemma-4": (None, normalizers.Replace(" ", "▁"), False),
 }
 # As sentencepiece: the text begins with a space, or does not.

@@ -7,7 +7,7 @@ use minijinja::machinery::ast::{self, CallArg, Expr};
 
 use super::eval::{Interpreter, Place, Scope};
 use super::value::Value;
-use super::{Fault, Outcome, functions, methods};
+use super::{Budget, Fault, Outcome, functions, methods};
 
 /// What a call is given.
 pub(super) struct Args<'t> {
@@ -19,6 +19,14 @@ pub(super) struct Args<'t> {
 pub(super) struct MacroValue<'t> {
     pub(super) declaration: &'t ast::Macro<'t>,
     pub(super) scope: Rc<Scope<'t>>,
+    pub(super) catches: Catches,
+}
+
+/// Which of the names that are set in every macro this one uses; without them it takes no more than its parameters.
+pub(super) struct Catches {
+    pub(super) varargs: bool,
+    pub(super) kwargs: bool,
+    pub(super) caller: bool,
 }
 
 /// The variable `loop`.
@@ -27,6 +35,8 @@ pub(super) struct LoopState<'t> {
     pub(super) index: Cell<usize>,
     pub(super) depth: usize,
     pub(super) changed: RefCell<Option<Vec<Value<'t>>>>,
+    /// What calling `loop` does, in a loop that is recursive.
+    pub(super) calls: Option<(&'t ast::ForLoop<'t>, Rc<Scope<'t>>)>,
 }
 
 impl<'t> Args<'t> {
@@ -72,6 +82,12 @@ impl<'t> Interpreter<'t> {
                 }
             }
         }
+        for (at, (name, _)) in found.named.iter().enumerate() {
+            self.budget.work(at)?;
+            if found.named[..at].iter().any(|(known, _)| known == name) {
+                return Err(Fault::new(format!("keyword argument repeated: {name}")));
+            }
+        }
         Ok(found)
     }
 
@@ -95,6 +111,21 @@ impl<'t> Interpreter<'t> {
             Value::Function(name) => functions::call(self, name, args),
             Value::Method(method) => methods::call(self, &method.0, &method.1, args),
             Value::Macro(declared) => self.call_macro(declared, args),
+            Value::Joiner(joiner) => {
+                let [] = args.bind("joiner", [])?;
+                Ok(if joiner.1.replace(true) { Value::Str(Rc::clone(&joiner.0)) } else { Value::str("") })
+            }
+            Value::Loop(state) => {
+                let Some((each, scope)) = &state.calls else {
+                    return Err(Fault::new("a loop that calls itself must be marked 'recursive'"));
+                };
+                let [Some(items)] = args.bind("loop", ["iterable"])? else {
+                    return Err(Fault::new("loop() expects something to loop over"));
+                };
+                let mut text = String::new();
+                self.run_loop(each, &items, state.depth + 1, &mut text, scope)?;
+                Ok(Value::str(text))
+            }
             Value::Undefined(name) => Err(Fault::undefined(name)),
             other => Err(Fault::new(format!("'{}' object is not callable", other.kind()))),
         })
@@ -121,15 +152,44 @@ impl<'t> Interpreter<'t> {
             };
             scope.set(parameter.id, value);
         }
+        let name = declaration.name;
+        if !called.catches.varargs && positional.len() > 0 {
+            return Err(Fault::new(format!("macro '{name}' takes not more than {} arguments", declaration.args.len())));
+        }
         scope.set("varargs", Value::tuple(positional.collect(), self.budget)?);
-        if let Some(at) = named.iter().position(|(name, _)| &**name == "caller") {
-            scope.set("caller", named.remove(at).1);
+        if called.catches.caller {
+            let at = named.iter().position(|(name, _)| &**name == "caller");
+            let none = || Value::undefined("no caller defined, which");
+            scope.set("caller", at.map_or_else(none, |at| named.remove(at).1));
+        }
+        if let (false, Some((unknown, _))) = (called.catches.kwargs, named.first()) {
+            return Err(Fault::new(match &**unknown {
+                "caller" => format!("macro '{name}' has no use for the block of a call"),
+                unknown => format!("macro '{name}' takes no keyword argument '{unknown}'"),
+            }));
         }
         let rest = named.into_iter().map(|(name, value)| (Value::Str(name), value)).collect();
         scope.set("kwargs", Value::dict(rest, self.budget)?);
         let mut text = String::new();
         self.body(&declaration.body, &mut text, &scope)?;
         Ok(Value::str(text))
+    }
+}
+
+impl<'t> MacroValue<'t> {
+    pub(super) fn attribute(&self, name: &str, budget: &Budget) -> Outcome<Option<Value<'t>>> {
+        let parameter = |parameter: &Expr| match parameter {
+            Expr::Var(parameter) => Value::str(parameter.id),
+            _ => Value::None,
+        };
+        Ok(Some(match name {
+            "name" => Value::str(self.declaration.name),
+            "arguments" => Value::tuple(self.declaration.args.iter().map(parameter).collect(), budget)?,
+            "catch_varargs" => Value::Bool(self.catches.varargs),
+            "catch_kwargs" => Value::Bool(self.catches.kwargs),
+            "caller" => Value::Bool(self.catches.caller),
+            _ => return Ok(None),
+        }))
     }
 }
 

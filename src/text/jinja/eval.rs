@@ -5,11 +5,12 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use minijinja::machinery::Span;
 use minijinja::machinery::ast::{self, BinOpKind, CompareOpKind, Expr, Stmt, UnaryOpKind};
 use minijinja::value::ValueKind;
 
-use super::calls::{LoopState, MacroValue};
-use super::value::{Names, Value};
+use super::calls::{Catches, LoopState, MacroValue};
+use super::value::{Names, Value, ViewOf};
 use super::{Budget, Fault, Outcome, filters, functions, methods, operators, tests};
 
 /// One render.
@@ -19,6 +20,7 @@ pub(super) struct Interpreter<'t> {
     /// What may hold itself, and is emptied at the end.
     scopes: RefCell<Vec<Rc<Scope<'t>>>>,
     namespaces: RefCell<Vec<Rc<Names<'t>>>>,
+    source: &'t str,
 }
 
 /// Names of one block, and the block around it.
@@ -62,8 +64,8 @@ impl<'t> Scope<'t> {
 pub(super) type Place<'a, 't> = &'a Rc<Scope<'t>>;
 
 impl<'t> Interpreter<'t> {
-    pub(super) fn new(budget: &'t Budget, now: SystemTime) -> Interpreter<'t> {
-        Interpreter { budget, now, scopes: RefCell::default(), namespaces: RefCell::default() }
+    pub(super) fn new(budget: &'t Budget, now: SystemTime, source: &'t str) -> Interpreter<'t> {
+        Interpreter { budget, now, scopes: RefCell::default(), namespaces: RefCell::default(), source }
     }
 
     /// The text of a whole template.
@@ -149,11 +151,11 @@ impl<'t> Interpreter<'t> {
                 return Ok(flow);
             }
             Stmt::Macro(declaration) => {
-                let value = self.macro_value(declaration, scope);
+                let value = self.macro_value(declaration, declaration.span(), scope);
                 scope.set(declaration.name, value);
             }
             Stmt::CallBlock(block) => {
-                let caller = self.macro_value(&block.macro_decl, scope);
+                let caller = self.macro_value(&block.macro_decl, block.macro_decl.span(), scope);
                 let mut args = self.args(&block.call.args, scope)?;
                 args.named.push(("caller".into(), caller));
                 let callee = self.eval(&block.call.expr, scope)?;
@@ -161,6 +163,9 @@ impl<'t> Interpreter<'t> {
                 self.emit(&value.text(self.budget)?, out)?;
             }
             Stmt::Do(run) => drop(self.call_expression(&run.call, scope)?),
+            Stmt::AutoEscape(block) if self.eval(&block.enabled, scope)?.is_true() => {
+                return Err(Fault::new("'autoescape' is not supported"));
+            }
             Stmt::AutoEscape(block) => return self.body(&block.body, out, &Scope::inside(scope)),
             Stmt::Block(block) => return self.body(&block.body, out, &Scope::inside(scope)),
             Stmt::Continue(_) => return Ok(Flow::Continue),
@@ -170,16 +175,32 @@ impl<'t> Interpreter<'t> {
         Ok(Flow::Next)
     }
 
-    fn macro_value(&self, declaration: &'t ast::Macro<'t>, scope: Place<'_, 't>) -> Value<'t> {
+    fn macro_value(&self, declaration: &'t ast::Macro<'t>, span: Span, scope: Place<'_, 't>) -> Value<'t> {
         self.scopes.borrow_mut().push(Rc::clone(scope));
-        Value::Macro(Rc::new(MacroValue { declaration, scope: Rc::clone(scope) }))
+        let source = self.source.get(span.start_offset as usize..span.end_offset as usize).unwrap_or_default();
+        let uses = |name: &str| {
+            let inside = |c: char| c == '_' || c.is_alphanumeric();
+            source.split(|c| !inside(c)).any(|word| word == name)
+        };
+        let catches = Catches { varargs: uses("varargs"), kwargs: uses("kwargs"), caller: uses("caller") };
+        Value::Macro(Rc::new(MacroValue { declaration, scope: Rc::clone(scope), catches }))
     }
 
     fn for_loop(&self, each: &'t ast::ForLoop<'t>, out: &mut String, scope: Place<'_, 't>) -> Outcome<Flow> {
-        if each.recursive {
-            return Err(Fault::new("recursive loops are not supported"));
-        }
-        let mut items = self.eval(&each.iter, scope)?.iterate(self.budget)?;
+        let items = self.eval(&each.iter, scope)?;
+        self.run_loop(each, &items, 0, out, scope)
+    }
+
+    /// What a loop makes of some items, at a depth of its own calls.
+    pub(super) fn run_loop(
+        &self,
+        each: &'t ast::ForLoop<'t>,
+        items: &Value<'t>,
+        depth: usize,
+        out: &mut String,
+        scope: Place<'_, 't>,
+    ) -> Outcome<Flow> {
+        let mut items = items.iterate(self.budget)?;
         if let Some(filter) = &each.filter_expr {
             let mut kept = Vec::new();
             for item in items {
@@ -194,11 +215,11 @@ impl<'t> Interpreter<'t> {
         if items.is_empty() {
             return self.body(&each.else_body, out, &Scope::inside(scope));
         }
-        let depth = match scope.get("loop") {
-            Some(Value::Loop(outer)) => outer.depth + 1,
-            _ => 0,
-        };
-        let state = Rc::new(LoopState { items, index: Cell::new(0), depth, changed: RefCell::default() });
+        let calls = each.recursive.then(|| {
+            self.scopes.borrow_mut().push(Rc::clone(scope));
+            (each, Rc::clone(scope))
+        });
+        let state = Rc::new(LoopState { items, index: Cell::new(0), depth, changed: RefCell::default(), calls });
         for index in 0..state.items.len() {
             state.index.set(index);
             let inner = Scope::inside(scope);
@@ -336,6 +357,11 @@ impl<'t> Interpreter<'t> {
         if methods::has(value, name) {
             return Ok(Value::Method(Rc::new((value.clone(), name.into()))));
         }
+        if methods::changes(value, name) {
+            return Ok(Value::undefined(format!(
+                "'{name}' would change a value, which a chat template may not do; it"
+            )));
+        }
         let found = match value {
             Value::Dict(dict) => {
                 self.budget.work(dict.entries.len())?;
@@ -345,6 +371,14 @@ impl<'t> Interpreter<'t> {
                 names.borrow().iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone())
             }
             Value::Loop(state) => state.attribute(name),
+            Value::Macro(declared) => declared.attribute(name, self.budget)?,
+            Value::Cycler(cycler) if name == "current" => Some(cycler.items[cycler.at.get()].clone()),
+            // What `groupby` gives.
+            Value::Tuple(pair) => match (&pair.items[..], name) {
+                ([grouper, _], "grouper") => Some(grouper.clone()),
+                ([_, list], "list") => Some(list.clone()),
+                _ => None,
+            },
             _ => None,
         };
         Ok(found
@@ -368,9 +402,12 @@ impl<'t> Interpreter<'t> {
                 Value::List(items) | Value::Tuple(items) => {
                     place(items.items.len()).and_then(|at| items.items.get(at)).cloned()
                 }
-                Value::Str(text) => {
+                Value::Str(text) | Value::Markup(text) => {
                     let len = value.len(self.budget)?;
-                    place(len).and_then(|at| text.chars().nth(at)).map(|c| Value::str(c.to_string()))
+                    place(len).and_then(|at| text.chars().nth(at)).map(|c| value.like(c.to_string()))
+                }
+                Value::View(view) if matches!(view.of, ViewOf::Range { .. }) => {
+                    place(view.sequence.items.len()).and_then(|at| view.sequence.items.get(at)).cloned()
                 }
                 _ => None,
             };

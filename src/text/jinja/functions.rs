@@ -1,24 +1,28 @@
 //! The functions that a chat template may call.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::calls::Args;
 use super::eval::Interpreter;
-use super::value::Value;
+use super::value::{Value, ViewOf};
 use super::{Budget, Fault, Outcome};
 
 /// The function of that name.
 pub(super) fn named<'t>(name: &str) -> Option<Value<'t>> {
-    const NAMES: [&str; 5] = ["dict", "namespace", "raise_exception", "range", "strftime_now"];
+    const NAMES: [&str; 8] =
+        ["cycler", "dict", "joiner", "lipsum", "namespace", "raise_exception", "range", "strftime_now"];
     NAMES.into_iter().find(|known| *known == name).map(Value::Function)
 }
 
 pub(super) fn call<'t>(run: &Interpreter<'t>, name: &str, args: Args<'t>) -> Outcome<Value<'t>> {
     match name {
         "raise_exception" => {
-            let [message] = args.bind(name, ["message"])?;
-            let message = message.map_or(Ok("".into()), |message| message.text(run.budget))?;
+            let [Some(message)] = args.bind(name, ["message"])? else {
+                return Err(Fault::new("raise_exception() expects a message"));
+            };
+            let message = message.text(run.budget)?;
             Err(Fault { message: message.to_string(), line: None, raised: true })
         }
         "strftime_now" => {
@@ -27,6 +31,16 @@ pub(super) fn call<'t>(run: &Interpreter<'t>, name: &str, args: Args<'t>) -> Out
             };
             strftime(run.now, &format.text(run.budget)?, run.budget)
         }
+        "cycler" => match (args.positional.is_empty(), args.named.first()) {
+            (false, None) => Value::cycler(args.positional, run.budget),
+            _ => Err(Fault::new("cycler() expects at least one item")),
+        },
+        "joiner" => {
+            let [separator] = args.bind(name, ["sep"])?;
+            let separator = separator.map_or(Ok(", ".into()), |separator| separator.text(run.budget))?;
+            Ok(Value::Joiner(Rc::new((separator, Cell::new(false)))))
+        }
+        "lipsum" => Err(Fault::new("'lipsum' is not supported: a template gives the same text each time")),
         "range" => range(args, run.budget),
         "dict" => Value::dict(entries(args, run.budget)?, run.budget),
         _ => {
@@ -62,6 +76,9 @@ fn entries<'t>(args: Args<'t>, budget: &Budget) -> Outcome<Vec<(Value<'t>, Value
 const LONGEST_RANGE: i128 = 100_000;
 
 fn range<'t>(args: Args<'t>, budget: &Budget) -> Outcome<Value<'t>> {
+    if !args.named.is_empty() {
+        return Err(Fault::new("range() takes no keyword arguments"));
+    }
     let ints: Option<Vec<i128>> = args.positional.iter().map(Value::as_int).collect();
     let (start, stop, step) = match ints.as_deref() {
         Some([stop]) => (0, *stop, 1),
@@ -76,7 +93,8 @@ fn range<'t>(args: Args<'t>, budget: &Budget) -> Outcome<Value<'t>> {
         return Err(too_big());
     }
     budget.charge(count as usize * size_of::<Value>())?;
-    Value::list((0..count as i128).map(|i| Value::Int(start + i * step)).collect(), budget)
+    let items = (0..count as i128).map(|i| Value::Int(start + i * step));
+    Value::view(ViewOf::Range { start, stop, step }, items.collect(), budget)
 }
 
 /// Python's `strftime` of a time in UTC.
@@ -103,6 +121,9 @@ fn strftime<'t>(now: SystemTime, format: &str, budget: &Budget) -> Outcome<Value
     let (weekday, month_name) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
     let in_year = days - days_to(year) + 1;
     let twelve = (hour + 11) % 12 + 1;
+    let week_day = (days + 4) % 7; // 0 is Sunday
+    let (iso_year, iso_week) = iso_week(days, year);
+    let clock = format!("{hour:02}:{minute:02}:{:02}", second % 60);
     let mut out = String::new();
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -146,8 +167,25 @@ fn strftime<'t>(now: SystemTime, format: &str, budget: &Budget) -> Outcome<Value
             Some('a') => weekday[..3].to_owned(),
             Some('B') => month_name.to_owned(),
             Some('b' | 'h') => month_name[..3].to_owned(),
+            Some('w') => week_day.to_string(),
+            Some('u') => ((week_day + 6) % 7 + 1).to_string(),
+            Some('U') => two((in_year + 6 - week_day) / 7),
+            Some('W') => two((in_year + 6 - (week_day + 6) % 7) / 7),
+            Some('V') => two(iso_week),
+            Some('G') => iso_year.to_string(),
+            Some('g') => two(iso_year % 100),
+            Some('C') => two(year / 100),
+            Some('k') if !unpadded => format!("{hour:2}"),
+            Some('k') => hour.to_string(),
+            Some('l') if !unpadded => format!("{twelve:2}"),
+            Some('l') => twelve.to_string(),
+            Some('c') => format!("{} {} {day:2} {clock} {year}", &weekday[..3], &month_name[..3]),
+            Some('x') => format!("{month:02}/{day:02}/{:02}", year % 100),
+            Some('r') => format!("{twelve:02}{} {}", &clock[2..], if hour < 12 { "AM" } else { "PM" }),
+            Some('n') => "\n".to_owned(),
+            Some('t') => "\t".to_owned(),
             Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{:02}", second % 60),
+            Some('T' | 'X') => clock.clone(),
             Some('R') => format!("{hour:02}:{minute:02}"),
             Some('D') => format!("{month:02}/{day:02}/{:02}", year % 100),
             Some('s') => seconds.to_string(),
@@ -158,6 +196,17 @@ fn strftime<'t>(now: SystemTime, format: &str, budget: &Budget) -> Outcome<Value
         });
     }
     Ok(Value::str(out))
+}
+
+/// The week of a day and the year that it belongs to: the one that its Thursday lies in.
+fn iso_week(days: u64, year: u64) -> (u64, u64) {
+    let thursday = days + 3 - (days + 3) % 7; // 1 January 1970 was one
+    let year = match thursday {
+        day if day < days_to(year) => year - 1,
+        day if day >= days_to(year + 1) => year + 1,
+        _ => year,
+    };
+    (year, (thursday - days_to(year)) / 7 + 1)
 }
 
 /// Year, month and day of so many days after 1 January 1970.

@@ -3,8 +3,13 @@
 use std::rc::Rc;
 
 use super::calls::Args;
+use super::characters::{
+    capitalize, casefold, is_decimal, is_digit, is_identifier, is_printable, is_space, is_title, lines, split, title,
+};
 use super::eval::Interpreter;
-use super::value::Value;
+use super::format::fields;
+use super::operators::markup;
+use super::value::{Value, ViewOf};
 use super::{Budget, Fault, Outcome};
 
 const OF_STRINGS: &[&str] = &[
@@ -13,16 +18,22 @@ const OF_STRINGS: &[&str] = &[
     "center",
     "count",
     "endswith",
+    "expandtabs",
     "find",
     "format",
+    "format_map",
     "index",
     "isalnum",
     "isalpha",
+    "isascii",
     "isdecimal",
     "isdigit",
+    "isidentifier",
     "islower",
     "isnumeric",
+    "isprintable",
     "isspace",
+    "istitle",
     "isupper",
     "join",
     "ljust",
@@ -47,18 +58,22 @@ const OF_STRINGS: &[&str] = &[
     "upper",
     "zfill",
 ];
-const OF_LISTS: &[&str] =
-    &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
+const OF_LISTS: &[&str] = &["copy", "count", "index"];
 const OF_TUPLES: &[&str] = &["count", "index"];
-const OF_DICTS: &[&str] =
-    &["clear", "copy", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
+const OF_DICTS: &[&str] = &["copy", "get", "items", "keys", "values"];
+/// What Python's lists and dictionaries can do to themselves; in transformers' sandbox they have no such methods.
+const CHANGING: &[&str] =
+    &["append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update"];
 
 /// True where `value.name` is a method.
 pub(super) fn has(value: &Value, name: &str) -> bool {
     let methods = match value {
-        Value::Str(_) => OF_STRINGS,
+        Value::Str(_) | Value::Markup(_) => OF_STRINGS,
         Value::List(_) => OF_LISTS,
         Value::Tuple(_) => OF_TUPLES,
+        Value::View(view) if matches!(view.of, ViewOf::Range { .. }) => OF_TUPLES,
+        Value::Cycler(_) => &["next", "reset"],
+        Value::Function("dict") => &["fromkeys"],
         Value::Dict(_) => OF_DICTS,
         Value::Loop(_) => &["changed", "cycle"],
         _ => &[],
@@ -66,11 +81,30 @@ pub(super) fn has(value: &Value, name: &str) -> bool {
     methods.contains(&name)
 }
 
+/// True where the method would change its value, which nothing in a template may.
+pub(super) fn changes(value: &Value, name: &str) -> bool {
+    matches!(value, Value::List(_) | Value::Dict(_)) && CHANGING.contains(&name)
+}
+
 pub(super) fn call<'t>(run: &Interpreter<'t>, value: &Value<'t>, name: &str, args: Args<'t>) -> Outcome<Value<'t>> {
     run.budget.step()?;
     match value {
         Value::Str(text) => of_string(run, text, name, args),
+        Value::Markup(text) => of_markup(run, text, name, args),
         Value::List(items) | Value::Tuple(items) => of_list(run, &items.items, name, args),
+        Value::View(view) => of_list(run, &view.sequence.items, name, args),
+        Value::Cycler(cycler) => {
+            let [] = args.bind(name, [])?;
+            let now = cycler.items[cycler.at.get()].clone();
+            cycler.at.set(if name == "reset" { 0 } else { (cycler.at.get() + 1) % cycler.items.len() });
+            Ok(if name == "reset" { Value::None } else { now })
+        }
+        Value::Function(_) => {
+            let [Some(keys), value] = args.bind(name, ["iterable", "value"])? else { return Err(missing(name)) };
+            let value = value.unwrap_or(Value::None);
+            let entries = keys.iterate(run.budget)?.into_iter().map(|key| (key, value.clone()));
+            Value::dict(entries.collect(), run.budget)
+        }
         Value::Dict(dict) => of_dict(run, value, &dict.entries, name, args),
         Value::Loop(state) if name == "cycle" => {
             let choices = args.positional;
@@ -92,11 +126,17 @@ pub(super) fn call<'t>(run: &Interpreter<'t>, value: &Value<'t>, name: &str, arg
 
 fn of_list<'t>(run: &Interpreter<'t>, items: &[Value<'t>], name: &str, args: Args<'t>) -> Outcome<Value<'t>> {
     match name {
-        "copy" => Value::list(items.to_vec(), run.budget),
+        "copy" => {
+            let [] = args.bind(name, [])?;
+            Value::list(items.to_vec(), run.budget)
+        }
         "count" | "index" => {
-            let [Some(wanted)] = args.bind(name, ["value"])? else { return Err(missing(name)) };
+            let [Some(wanted), start, stop] = args.bind(name, ["value", "start", "stop"])? else {
+                return Err(missing(name));
+            };
+            let (start, stop) = span(start, stop, items.len());
             let mut found = Vec::new();
-            for (at, item) in items.iter().enumerate() {
+            for (at, item) in items.iter().enumerate().take(stop).skip(start) {
                 if item.equals(&wanted, run.budget)? {
                     found.push(at);
                 }
@@ -107,7 +147,7 @@ fn of_list<'t>(run: &Interpreter<'t>, items: &[Value<'t>], name: &str, args: Arg
                 (_, None) => Err(Fault::new("the value is not in the list")),
             }
         }
-        _ => Err(forbidden(name)),
+        other => Err(Fault::new(format!("the method '{other}' of lists is not supported"))),
     }
 }
 
@@ -124,22 +164,68 @@ fn of_dict<'t>(
             run.budget.work(entries.len())?;
             Ok(dict.entry(&key).or(default).unwrap_or(Value::None))
         }
-        "copy" => Ok(dict.clone()),
-        "keys" => Value::list(entries.iter().map(|(key, _)| key.clone()).collect(), run.budget),
-        "values" => Value::list(entries.iter().map(|(_, value)| value.clone()).collect(), run.budget),
-        "items" => pairs(entries, run.budget),
-        _ => Err(forbidden(name)),
+        _ => {
+            let [] = args.bind(name, [])?;
+            match name {
+                "copy" => Ok(dict.clone()),
+                "keys" => Value::view(ViewOf::Keys, entries.iter().map(|(key, _)| key.clone()).collect(), run.budget),
+                "values" => {
+                    Value::view(ViewOf::Values, entries.iter().map(|(_, value)| value.clone()).collect(), run.budget)
+                }
+                _ => Value::view(ViewOf::Items, pairs(entries, run.budget)?, run.budget),
+            }
+        }
     }
 }
 
-/// A list of keys with their values.
-pub(super) fn pairs<'t>(entries: &[(Value<'t>, Value<'t>)], budget: &Budget) -> Outcome<Value<'t>> {
-    let pairs = entries.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()], budget));
-    Value::list(pairs.collect::<Outcome<_>>()?, budget)
+/// Keys with their values.
+pub(super) fn pairs<'t>(entries: &[(Value<'t>, Value<'t>)], budget: &Budget) -> Outcome<Vec<Value<'t>>> {
+    entries.iter().map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()], budget)).collect()
 }
 
-fn forbidden(name: &str) -> Fault {
-    Fault::new(format!("the method '{name}' is not allowed: a chat template may not change its values"))
+/// Python's `[start:stop]` of so many items.
+fn span(start: Option<Value>, stop: Option<Value>, len: usize) -> (usize, usize) {
+    let end = |end: Option<Value>, default: usize| match end.and_then(|end| end.as_int()) {
+        None => default,
+        Some(at) if at < 0 => usize::try_from(at.saturating_add(len as i128)).unwrap_or(0),
+        Some(at) => usize::try_from(at).unwrap_or(usize::MAX),
+    };
+    (end(start, 0), end(stop, len).min(len))
+}
+
+/// The methods of a text that is markup: they give markup, and what is put into it is escaped.
+fn of_markup<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, mut args: Args<'t>) -> Outcome<Value<'t>> {
+    let escaped = |value: &Value<'t>| markup(value, run.budget).map(Value::Str);
+    match name {
+        "join" => {
+            let [Some(items)] = args.bind(name, ["iterable"])? else { return Err(missing(name)) };
+            let items = items.iterate(run.budget)?.iter().map(escaped).collect::<Outcome<_>>()?;
+            args = Args::of(vec![Value::list(items, run.budget)?]);
+        }
+        "replace" | "ljust" | "rjust" | "center" => {
+            for value in args.positional.iter_mut().skip(1).take(1) {
+                *value = escaped(value)?;
+            }
+        }
+        "format" => return Ok(Value::Markup(fields(run, text, args, true)?.into())),
+        "format_map" => return Ok(Value::Markup(fields(run, text, from_map(args)?, true)?.into())),
+        _ => {}
+    }
+    let wrap =
+        |value: &Value<'t>| if let Value::Str(text) = value { Value::Markup(Rc::clone(text)) } else { value.clone() };
+    Ok(match of_string(run, text, name, args)? {
+        Value::List(items) => Value::list(items.items.iter().map(wrap).collect(), run.budget)?,
+        Value::Tuple(items) => Value::tuple(items.items.iter().map(wrap).collect(), run.budget)?,
+        other => wrap(&other),
+    })
+}
+
+/// What `format_map` is given: the entries of a dictionary, by name.
+fn from_map(args: Args) -> Outcome<Args> {
+    let [mapping] = args.bind("format_map", ["mapping"])?;
+    let Some(Value::Dict(dict)) = mapping else { return Err(Fault::new("format_map() expects a mapping")) };
+    let named = dict.entries.iter().filter_map(|(key, value)| Some((Rc::from(key.as_str()?), value.clone())));
+    Ok(Args { positional: Vec::new(), named: named.collect() })
 }
 
 fn missing(name: &str) -> Fault {
@@ -152,7 +238,6 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
     let string = |text: String| Ok(Value::str(text));
     let same =
         |other: &str| Ok(if other.len() == text.len() { Value::Str(Rc::clone(text)) } else { Value::str(other) });
-    let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let [set] = args.bind(name, ["chars"])?;
@@ -188,7 +273,10 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
             Value::tuple(parts.into_iter().map(Value::str).collect(), budget)
         }
         "startswith" | "endswith" => {
-            let [Some(wanted)] = args.bind(name, ["prefix"])? else { return Err(missing(name)) };
+            let [Some(wanted), start, stop] = args.bind(name, ["prefix", "start", "end"])? else {
+                return Err(missing(name));
+            };
+            let (_, text) = part(text, start, stop)?;
             let alone = std::slice::from_ref(&wanted);
             let choices = if let Value::Tuple(choices) = &wanted { &choices.items[..] } else { alone };
             for choice in choices {
@@ -200,8 +288,8 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
             Ok(Value::Bool(false))
         }
         "removeprefix" | "removesuffix" => {
-            let [Some(part)] = args.bind(name, ["part"])? else { return Err(missing(name)) };
-            let part = needed_text(&part, name)?;
+            let [Some(end)] = args.bind(name, ["part"])? else { return Err(missing(name)) };
+            let part = needed_text(&end, name)?;
             let rest = if name == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
             same(rest.unwrap_or(text))
         }
@@ -214,15 +302,18 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
             replace(text, old, new, most.map_or(usize::MAX, |most| most as usize), budget)
         }
         "find" | "rfind" | "index" | "rindex" | "count" => {
-            let [Some(part)] = args.bind(name, ["sub"])? else { return Err(missing(name)) };
-            let part = needed_text(&part, name)?;
+            let [Some(wanted), start, stop] = args.bind(name, ["sub", "start", "end"])? else {
+                return Err(missing(name));
+            };
+            let (before, text) = part(text, start, stop)?;
+            let wanted = needed_text(&wanted, name)?;
             if name == "count" {
-                let count = if part.is_empty() { text.chars().count() + 1 } else { text.matches(part).count() };
+                let count = if wanted.is_empty() { text.chars().count() + 1 } else { text.matches(wanted).count() };
                 return Ok(Value::Int(count as i128));
             }
-            let found = if name.starts_with('r') { text.rfind(part) } else { text.find(part) };
+            let found = if name.starts_with('r') { text.rfind(wanted) } else { text.find(wanted) };
             match found {
-                Some(at) => Ok(Value::Int(text[..at].chars().count() as i128)),
+                Some(at) => Ok(Value::Int((before + text[..at].chars().count()) as i128)),
                 None if name.ends_with("find") => Ok(Value::Int(-1)),
                 None => Err(Fault::new("substring not found")),
             }
@@ -239,27 +330,37 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
             }
             string(out)
         }
-        "upper" => string(text.to_uppercase()),
-        "lower" | "casefold" => string(text.to_lowercase()),
-        "capitalize" => string(capitalize(text)),
-        "title" => string(title(text)),
-        "swapcase" => string(
-            text.chars()
-                .flat_map(|c| {
-                    if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect::<Vec<_>>() }
-                })
-                .collect(),
-        ),
-        "isalpha" => all(char::is_alphabetic),
-        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
-        "isalnum" => all(char::is_alphanumeric),
-        "isspace" => all(is_space),
-        "islower" => Ok(Value::Bool(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))),
-        "isupper" => Ok(Value::Bool(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))),
+        "expandtabs" => {
+            let [size] = args.bind(name, ["tabsize"])?;
+            let size = size.and_then(|size| size.as_int()).unwrap_or(8);
+            let size = usize::try_from(size.max(0)).map_err(|_| Fault::new("a tab is too wide"))?;
+            budget.charge(text.matches('\t').count().saturating_mul(size))?;
+            let (mut out, mut column) = (String::new(), 0usize);
+            for c in text.chars() {
+                if c == '\t' {
+                    let spaces = size - column.checked_rem(size).unwrap_or(0);
+                    out.extend(std::iter::repeat_n(' ', spaces));
+                    column += spaces;
+                } else {
+                    out.push(c);
+                    column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+                }
+            }
+            string(out)
+        }
+        "format" => string(fields(run, text, args, false)?),
+        "format_map" => string(fields(run, text, from_map(args)?, false)?),
         "ljust" | "rjust" | "center" | "zfill" => {
             let [Some(width), fill] = args.bind(name, ["width", "fillchar"])? else { return Err(missing(name)) };
-            let fill = optional_text(fill, name)?.and_then(|fill| fill.chars().next());
-            let fill = if name == "zfill" { '0' } else { fill.unwrap_or(' ') };
+            let fill = match (name, optional_text(fill, name)?) {
+                ("zfill", None) => '0',
+                (_, None) => ' ',
+                (_, Some(fill)) => {
+                    let mut chars = fill.chars();
+                    let one = chars.next().filter(|_| chars.next().is_none() && name != "zfill");
+                    one.ok_or_else(|| Fault::new("the fill character must be exactly one character long"))?
+                }
+            };
             let width = width.as_int().and_then(|width| usize::try_from(width).ok()).unwrap_or(0);
             let missing = width.saturating_sub(text.chars().count());
             budget.charge(missing.saturating_mul(4))?;
@@ -273,24 +374,60 @@ fn of_string<'t>(run: &Interpreter<'t>, text: &Rc<str>, name: &str, args: Args<'
             let (sign, rest) = text.split_at(sign);
             string(sign.chars().chain(pad(before)).chain(rest.chars()).chain(pad(missing - before)).collect())
         }
-        "format" => format(text, args, budget),
+        _ => {
+            let [] = args.bind(name, [])?;
+            plain(text, name)
+        }
+    }
+}
+
+/// The methods that take nothing but the text.
+fn plain<'t>(text: &str, name: &str) -> Outcome<Value<'t>> {
+    let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
+    let cased = |wanted: fn(char) -> bool, other: fn(char) -> bool| {
+        Ok(Value::Bool(text.chars().any(wanted) && !text.chars().any(other)))
+    };
+    let swap =
+        |c: char| if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect::<String>() };
+    match name {
+        "upper" => Ok(Value::str(text.to_uppercase())),
+        "lower" => Ok(Value::str(text.to_lowercase())),
+        "casefold" => Ok(Value::str(casefold(text))),
+        "capitalize" => Ok(Value::str(capitalize(text))),
+        "title" => Ok(Value::str(title(text))),
+        "swapcase" => Ok(Value::str(text.chars().map(swap).collect::<String>())),
+        "isalpha" => all(char::is_alphabetic),
+        "isdecimal" => all(is_decimal),
+        "isdigit" => all(is_digit),
+        "isnumeric" => all(char::is_numeric),
+        "isalnum" => all(char::is_alphanumeric),
+        "isspace" => all(is_space),
+        "isascii" => Ok(Value::Bool(text.is_ascii())),
+        "isprintable" => Ok(Value::Bool(text.chars().all(is_printable))),
+        "isidentifier" => Ok(Value::Bool(is_identifier(text))),
+        "istitle" => Ok(Value::Bool(is_title(text))),
+        "islower" => cased(char::is_lowercase, char::is_uppercase),
+        "isupper" => cased(char::is_uppercase, char::is_lowercase),
         other => Err(Fault::new(format!("the method '{other}' of strings is not supported"))),
     }
 }
 
-/// What Python's `str.strip` and `str.isspace` take for white space: Unicode's, and four separators of ASCII.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
-}
-
-pub(super) fn trim(text: &str) -> &str {
-    text.trim_matches(is_space)
+/// The part of a text from one character to another, and how many characters stand before it.
+fn part<'a>(text: &'a str, start: Option<Value>, stop: Option<Value>) -> Outcome<(usize, &'a str)> {
+    if start.is_none() && stop.is_none() {
+        return Ok((0, text));
+    }
+    let len = text.chars().count();
+    let (start, stop) = span(start, stop, len);
+    let stop = stop.max(start.min(len));
+    let byte = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte);
+    Ok((start, &text[byte(start)..byte(stop)]))
 }
 
 /// The text of an argument; an undefined one has none.
 fn needed_text<'a>(value: &'a Value, name: &str) -> Outcome<&'a str> {
     match value {
-        Value::Str(text) => Ok(text),
+        Value::Str(text) | Value::Markup(text) => Ok(text),
         Value::Undefined(what) => Err(Fault::undefined(what)),
         other => Err(Fault::new(format!("{name}() expects a str, found {}", other.kind()))),
     }
@@ -308,125 +445,8 @@ fn strings<'t>(parts: Vec<&str>, budget: &Budget) -> Outcome<Value<'t>> {
     Value::list(parts.into_iter().map(Value::str).collect(), budget)
 }
 
-fn split<'a>(text: &'a str, separator: Option<&str>, most: usize, from_right: bool) -> Outcome<Vec<&'a str>> {
-    let most = most.saturating_add(1);
-    if let Some(separator) = separator {
-        if separator.is_empty() {
-            return Err(Fault::new("empty separator"));
-        }
-        if !from_right {
-            return Ok(text.splitn(most, separator).collect());
-        }
-        let mut parts: Vec<&str> = text.rsplitn(most, separator).collect();
-        parts.reverse();
-        return Ok(parts);
-    }
-    let mut parts = Vec::new();
-    let mut rest = trim(text);
-    while !rest.is_empty() {
-        let cut = if parts.len() + 1 == most {
-            None
-        } else if from_right {
-            rest.rfind(is_space)
-        } else {
-            rest.find(is_space)
-        };
-        match cut {
-            None => {
-                parts.push(rest);
-                break;
-            }
-            Some(at) if from_right => {
-                let after = at + rest[at..].chars().next().map_or(1, char::len_utf8);
-                parts.push(&rest[after..]);
-                rest = rest[..at].trim_end_matches(is_space);
-            }
-            Some(at) => {
-                parts.push(&rest[..at]);
-                rest = rest[at..].trim_start_matches(is_space);
-            }
-        }
-    }
-    if from_right {
-        parts.reverse();
-    }
-    Ok(parts)
-}
-
-fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
-    let is_break = |c: char| {
-        matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
-    };
-    let mut found = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(is_break) {
-        let width =
-            if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
-        found.push(&rest[..if keep_ends { at + width } else { at }]);
-        rest = &rest[at + width..];
-    }
-    if !rest.is_empty() {
-        found.push(rest);
-    }
-    found
-}
-
 pub(super) fn replace<'t>(text: &str, old: &str, new: &str, most: usize, budget: &Budget) -> Outcome<Value<'t>> {
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() };
     budget.charge(text.len().saturating_add(found.min(most).saturating_mul(new.len())))?;
     Ok(Value::str(text.replacen(old, new, most)))
-}
-
-pub(super) fn capitalize(text: &str) -> String {
-    let mut chars = text.chars();
-    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
-    first + &chars.as_str().to_lowercase()
-}
-
-fn title(text: &str) -> String {
-    let mut inside = false;
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if inside {
-            out.extend(c.to_lowercase());
-        } else {
-            out.extend(c.to_uppercase());
-        }
-        inside = c.is_alphabetic();
-    }
-    out
-}
-
-/// `"{} {0} {name}".format(…)`, without format specifications.
-fn format<'t>(text: &str, args: Args<'t>, budget: &Budget) -> Outcome<Value<'t>> {
-    let mut out = String::new();
-    let mut next = 0;
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        out.push_str(&rest[..at]);
-        let brace = &rest[at..=at];
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix(brace) {
-            out.push_str(brace);
-            rest = after;
-            continue;
-        }
-        let (field, after) =
-            rest.split_once('}').filter(|_| brace == "{").ok_or_else(|| Fault::new("single brace in format string"))?;
-        rest = after;
-        let value = if field.is_empty() {
-            next += 1;
-            args.positional.get(next - 1)
-        } else if let Ok(at) = field.parse::<usize>() {
-            args.positional.get(at)
-        } else {
-            args.named.iter().find(|(name, _)| **name == *field).map(|(_, value)| value)
-        };
-        let value = value.ok_or_else(|| Fault::new(format!("format() has no value for '{{{field}}}'")))?;
-        let value = value.text(budget)?;
-        budget.charge(value.len())?;
-        out.push_str(&value);
-    }
-    out.push_str(rest);
-    Ok(Value::str(out))
 }

@@ -6,20 +6,24 @@
 //! minijinja's own evaluator prints `none` for Python's `None`, orders attributes before methods, and does not count bytes.
 
 mod calls;
+mod characters;
 mod eval;
 mod filters;
+mod format;
 mod functions;
 mod methods;
 mod operators;
 mod order;
+mod prepare;
 mod print;
 mod tests;
+mod texts;
 mod value;
 
 use std::cell::Cell;
 use std::time::{Instant, SystemTime};
 
-use minijinja::machinery::{Token, parse, tokenize};
+use minijinja::machinery::parse;
 use minijinja::syntax::SyntaxConfig;
 
 use eval::Interpreter;
@@ -28,6 +32,8 @@ use eval::Interpreter;
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     source: String,
+    /// The same for the parser.
+    parsable: String,
 }
 
 /// What a template may not do, or cannot.
@@ -59,8 +65,6 @@ impl Fault {
 
 /// Longest template: the longest published ones have 17,000 bytes.
 const LONGEST: usize = 64 << 10;
-/// Most words and signs of one tag: the parser and the tree's end go as deep as `1+1+1…` is long. Published ones have 200.
-const LONGEST_TAG: usize = 4000;
 /// Evaluations that one render may take: a long conversation's takes thousands.
 const STEPS: u64 = 4_000_000;
 /// Bytes that one render may allocate in all, beside those for each byte of its variables.
@@ -147,10 +151,13 @@ impl Template {
         if source.len() > LONGEST {
             return Err(Fault::new(format!("it has {} bytes, expected at most {LONGEST}", source.len())));
         }
-        let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
-        generation_as_with(&mut source);
-        on_a_large_stack(|| check_tags(&source).and_then(|()| parsed(&source).map(drop)))?;
-        Ok(Template { source })
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let parsable = on_a_large_stack(|| {
+            let parsable = prepare::prepare(&source)?;
+            parsed(&parsable)?;
+            Ok(parsable)
+        })?;
+        Ok(Template { source, parsable })
     }
 
     pub(super) fn source(&self) -> &str {
@@ -160,10 +167,10 @@ impl Template {
     /// The template's text for some variables.
     pub(super) fn render(&self, inputs: &Inputs) -> Outcome<String> {
         on_a_large_stack(|| {
-            let ast = parsed(&self.source)?;
+            let ast = parsed(&self.parsable)?;
             let size = inputs.variables.iter().map(|(_, value)| size_of(value)).sum();
             let budget = Budget::new(size, inputs.until);
-            Interpreter::new(&budget, inputs.now).render(&ast, inputs.variables)
+            Interpreter::new(&budget, inputs.now, &self.parsable).render(&ast, inputs.variables)
         })
     }
 }
@@ -184,19 +191,6 @@ fn syntax() -> Outcome<SyntaxConfig> {
     syntax.map_err(|error| Fault::new(error.to_string()))
 }
 
-/// Refuses tags that would take the parser too deep.
-fn check_tags(source: &str) -> Outcome<()> {
-    let mut length = 0;
-    for token in tokenize(source, false, syntax()?) {
-        let (token, span) = token.map_err(fault_of)?;
-        length = if matches!(token, Token::BlockStart | Token::VariableStart) { 0 } else { length + 1 };
-        if length > LONGEST_TAG {
-            return Err(Fault::new("a tag is too long").at(usize::from(span.start_line)));
-        }
-    }
-    Ok(())
-}
-
 fn parsed(source: &str) -> Outcome<minijinja::machinery::ast::Stmt<'_>> {
     parse(source, "", syntax()?).map_err(fault_of)
 }
@@ -206,23 +200,6 @@ fn fault_of(error: minijinja::Error) -> Fault {
     match error.line() {
         Some(line) => fault.at(line),
         None => fault,
-    }
-}
-
-/// `{% generation %}` marks what an assistant said; for the text it is a block like any other.
-fn generation_as_with(source: &mut String) {
-    let mut from = 0;
-    while let Some(at) = source[from..].find("{%").map(|at| from + at + 2) {
-        from = at;
-        let inside = source[at..].trim_start_matches(['-', '+']).trim_start();
-        let start = source.len() - inside.len();
-        for (word, other) in [("generation", "with"), ("endgeneration", "endwith")] {
-            let Some(rest) = source[start..].strip_prefix(word) else { continue };
-            if rest.trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
-                source.replace_range(start..start + word.len(), other);
-                break;
-            }
-        }
     }
 }
 

@@ -1,8 +1,12 @@
-//! Arithmetic, `%` of strings, and slices.
+//! Arithmetic and slices.
 
 use minijinja::machinery::ast::BinOpKind;
 
-use super::value::Value;
+use std::rc::Rc;
+
+use super::characters::escaped;
+use super::format::percent;
+use super::value::{Value, ViewOf};
 use super::{Budget, Fault, Outcome};
 
 /// `-value`
@@ -39,22 +43,31 @@ pub(super) fn arithmetic<'t>(
             budget.charge(a.len() + b.len())?;
             Ok(Value::str([&**a, &**b].concat()))
         }
+        (BinOpKind::Add, Value::Str(_) | Value::Markup(_), Value::Str(_) | Value::Markup(_)) => {
+            let (a, b) = (markup(left, budget)?, markup(right, budget)?);
+            budget.charge(a.len() + b.len())?;
+            Ok(Value::Markup([&*a, &*b].concat().into()))
+        }
         (BinOpKind::Add, Value::List(a), Value::List(b)) => Value::list([&a.items[..], &b.items[..]].concat(), budget),
         (BinOpKind::Add, Value::Tuple(a), Value::Tuple(b)) => {
             Value::tuple([&a.items[..], &b.items[..]].concat(), budget)
         }
-        (BinOpKind::Mul, Value::Str(text), _) if right.as_int().is_some() => {
+        (BinOpKind::Mul, Value::Str(text) | Value::Markup(text), _) if right.as_int().is_some() => {
             let times = repeats(text.len(), right, budget)?;
-            Ok(Value::str(text.repeat(times)))
+            Ok(left.like(text.repeat(times)))
         }
-        (BinOpKind::Mul, _, Value::Str(_) | Value::List(_)) if left.as_int().is_some() => {
+        (BinOpKind::Mul, _, Value::Str(_) | Value::Markup(_) | Value::List(_) | Value::Tuple(_))
+            if left.as_int().is_some() =>
+        {
             arithmetic(op, right, left, budget)
         }
-        (BinOpKind::Mul, Value::List(list), _) if right.as_int().is_some() => {
+        (BinOpKind::Mul, Value::List(list) | Value::Tuple(list), _) if right.as_int().is_some() => {
             let times = repeats(list.items.len() * size_of::<Value>(), right, budget)?;
-            Value::list((0..times).flat_map(|_| list.items.iter().cloned()).collect(), budget)
+            let items = (0..times).flat_map(|_| list.items.iter().cloned()).collect();
+            if let Value::List(_) = left { Value::list(items, budget) } else { Value::tuple(items, budget) }
         }
-        (BinOpKind::Rem, Value::Str(format), _) => percent(format, right, budget),
+        (BinOpKind::Rem, Value::Str(format), _) => percent(format, right, false, budget).map(Value::str),
+        (BinOpKind::Rem, Value::Markup(format), _) => Ok(Value::Markup(percent(format, right, true, budget)?.into())),
         (BinOpKind::Add, Value::Str(_), other) => {
             Err(Fault::new(format!("can only concatenate str (not \"{}\") to str", other.kind())))
         }
@@ -65,6 +78,16 @@ pub(super) fn arithmetic<'t>(
             right.kind()
         ))),
     }
+}
+
+/// A text as markup: escaped if it is none.
+pub(super) fn markup(value: &Value, budget: &Budget) -> Outcome<Rc<str>> {
+    if let Value::Markup(text) = value {
+        return Ok(Rc::clone(text));
+    }
+    let text = value.text(budget)?;
+    budget.charge(text.len().saturating_mul(5))?;
+    Ok(escaped(&text).into())
 }
 
 fn symbol(op: BinOpKind) -> &'static str {
@@ -97,7 +120,7 @@ fn whole<'t>(op: BinOpKind, a: i128, b: i128) -> Outcome<Value<'t>> {
         // Python rounds down, and the remainder has the divisor's sign.
         BinOpKind::FloorDiv => a.checked_div_euclid(b).map(|q| if b < 0 && a.rem_euclid(b) != 0 { q - 1 } else { q }),
         BinOpKind::Rem => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
-        _ if b < 0 => return Ok(Value::Float((a as f64).powf(b as f64))),
+        _ if b < 0 => return real(op, a as f64, b as f64),
         _ => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
     };
     result.map(Value::Int).ok_or_else(too_large)
@@ -107,89 +130,26 @@ fn real<'t>(op: BinOpKind, a: f64, b: f64) -> Outcome<Value<'t>> {
     if b == 0.0 && matches!(op, BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem) {
         return Err(Fault::new("float division by zero"));
     }
+    // As Python has it: the remainder is exact and has the divisor's sign, the quotient is made of it.
+    let remainder = || {
+        let rest = a % b;
+        if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+    };
     Ok(Value::Float(match op {
         BinOpKind::Add => a + b,
         BinOpKind::Sub => a - b,
         BinOpKind::Mul => a * b,
         BinOpKind::Div => a / b,
-        BinOpKind::FloorDiv => (a / b).floor(),
-        BinOpKind::Rem => a - b * (a / b).floor(),
+        BinOpKind::FloorDiv => {
+            let quotient = (a - remainder()) / b;
+            let floor = quotient.floor();
+            if quotient - floor > 0.5 { floor + 1.0 } else { floor }
+        }
+        BinOpKind::Rem => remainder(),
+        _ if a == 0.0 && b < 0.0 => return Err(Fault::new("0.0 cannot be raised to a negative power")),
+        _ if a < 0.0 && b.fract() != 0.0 => return Err(Fault::new("complex numbers are not supported")),
         _ => a.powf(b),
     }))
-}
-
-/// `"%s and %03d" % (a, b)`
-pub(super) fn percent<'t>(format: &str, value: &Value<'t>, budget: &Budget) -> Outcome<Value<'t>> {
-    let alone = std::slice::from_ref(value);
-    let mut values = if let Value::Tuple(items) = value { items.items.iter() } else { alone.iter() };
-    let mut out = String::new();
-    let mut chars = format.chars().peekable();
-    budget.charge(format.len())?;
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let mut spec = String::new();
-        while let Some(c) = chars.next_if(|c| matches!(c, '-' | '+' | ' ' | '.' | '0'..='9')) {
-            spec.push(c);
-        }
-        let kind = chars.next().ok_or_else(|| Fault::new("incomplete format"))?;
-        if kind == '%' {
-            out.push('%');
-            continue;
-        }
-        let value = values.next().ok_or_else(|| Fault::new("not enough arguments for format string"))?;
-        let (left, plus) = (spec.contains('-'), spec.contains('+'));
-        let numbers = spec.trim_start_matches(['-', '+', ' ']);
-        let (width, digits) = numbers.split_once('.').unwrap_or((numbers, ""));
-        let zeros = width.starts_with('0') && kind != 's';
-        let digits = digits.parse::<usize>().ok().map(|digits| digits.min(100));
-        let mut text = match kind {
-            's' => value.text(budget)?.to_string(),
-            'r' => {
-                let mut text = String::new();
-                value.repr(&mut text, budget)?;
-                text
-            }
-            'd' | 'i' => match (value.as_int(), value.as_f64()) {
-                (Some(int), _) => int.to_string(),
-                (None, Some(float)) => (float as i128).to_string(),
-                _ => return Err(Fault::new(format!("%d format: a number is required, not {}", value.kind()))),
-            },
-            'f' => match value.as_f64() {
-                Some(float) => format!("{float:.*}", digits.unwrap_or(6)),
-                None => return Err(Fault::new(format!("must be real number, not {}", value.kind()))),
-            },
-            'x' => format!("{:x}", value.as_int().ok_or_else(|| Fault::new("%x format: an integer is required"))?),
-            other => return Err(Fault::new(format!("unsupported format character '{other}'"))),
-        };
-        if let (Some(digits), 's') = (digits, kind) {
-            text = text.chars().take(digits).collect();
-        }
-        if plus && !text.starts_with('-') && kind != 's' {
-            text.insert(0, '+');
-        }
-        let missing = width.parse::<usize>().unwrap_or(0).saturating_sub(text.chars().count());
-        budget.charge(text.len() + missing)?;
-        match (left, zeros) {
-            (true, _) => out.extend(text.chars().chain(std::iter::repeat_n(' ', missing))),
-            (false, true) => {
-                let sign = usize::from(text.starts_with(['-', '+']));
-                out.push_str(&text[..sign]);
-                out.extend(std::iter::repeat_n('0', missing));
-                out.push_str(&text[sign..]);
-            }
-            (false, false) => {
-                out.extend(std::iter::repeat_n(' ', missing));
-                out.push_str(&text);
-            }
-        }
-    }
-    if values.next().is_some() && !matches!(value, Value::Dict(_)) {
-        return Err(Fault::new("not all arguments converted during string formatting"));
-    }
-    Ok(Value::str(out))
 }
 
 /// `value[start:stop:step]`
@@ -241,11 +201,34 @@ pub(super) fn slice<'t>(
             let found = indices(items.items.len())?;
             Value::tuple(found.into_iter().map(|at| items.items[at].clone()).collect(), budget)
         }
-        Value::Str(text) => {
+        Value::Str(text) | Value::Markup(text) => {
             budget.charge(4 * text.len())?;
             let chars: Vec<char> = text.chars().collect();
-            Ok(Value::str(indices(chars.len())?.into_iter().map(|at| chars[at]).collect::<String>()))
+            Ok(value.like(indices(chars.len())?.into_iter().map(|at| chars[at]).collect::<String>()))
         }
-        _ => Ok(Value::undefined("a slice")),
+        Value::View(view) => match view.of {
+            ViewOf::Range { start: from, step: pace, .. } => {
+                let items = &view.sequence.items;
+                let found = indices(items.len())?;
+                // Where the slice begins and ends, in steps of the range.
+                let len = items.len() as i128;
+                let clamp =
+                    |end: i128, low: i128, high: i128| if end < 0 { (end + len).max(low) } else { end.min(high) };
+                let (first, last) = match step > 0 {
+                    true => (start.map_or(0, |s| clamp(s, 0, len)), stop.map_or(len, |s| clamp(s, 0, len))),
+                    false => {
+                        (start.map_or(len - 1, |s| clamp(s, -1, len - 1)), stop.map_or(-1, |s| clamp(s, -1, len - 1)))
+                    }
+                };
+                let of = ViewOf::Range {
+                    start: from + first * pace,
+                    stop: from + last * pace,
+                    step: pace.saturating_mul(step),
+                };
+                Value::view(of, found.into_iter().map(|at| items[at].clone()).collect(), budget)
+            }
+            _ => Err(Fault::new(format!("'{}' object is not subscriptable", value.kind()))),
+        },
+        other => Err(Fault::new(format!("'{}' object is not subscriptable", other.kind()))),
     }
 }

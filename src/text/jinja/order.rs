@@ -6,7 +6,7 @@ use minijinja::machinery::ast::BinOpKind;
 
 use super::calls::Args;
 use super::eval::Interpreter;
-use super::filters::path;
+use super::filters::{path, path_or};
 use super::operators::arithmetic;
 use super::value::Value;
 use super::{Fault, Outcome};
@@ -16,7 +16,7 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
     let budget = run.budget;
     let flag = |value: Option<Value>| value.is_some_and(|value| value.is_true());
     let folded = |value: Value<'t>, case_sensitive: bool| match &value {
-        Value::Str(text) if !case_sensitive => {
+        Value::Str(text) | Value::Markup(text) if !case_sensitive => {
             budget.charge(text.len())?;
             Ok(Value::str(text.to_lowercase()))
         }
@@ -28,10 +28,15 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
             let sensitive = flag(sensitive);
             let keyed = value.iterate(budget)?.into_iter().map(|item| {
                 let key = match &attribute {
-                    Some(attribute) => path(run, item.clone(), attribute)?,
-                    None => item.clone(),
+                    Some(Value::Str(names)) if names.contains(',') => {
+                        let keys =
+                            names.split(',').map(|name| folded(path(run, item.clone(), &Value::str(name))?, sensitive));
+                        Value::list(keys.collect::<Outcome<_>>()?, budget)?
+                    }
+                    Some(attribute) => folded(path(run, item.clone(), attribute)?, sensitive)?,
+                    None => folded(item.clone(), sensitive)?,
                 };
-                Ok((folded(key, sensitive)?, item))
+                Ok((key, item))
             });
             let sorted = sorted(run, keyed.collect::<Outcome<_>>()?, flag(reverse))?;
             Value::list(sorted, budget)
@@ -39,7 +44,11 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
         "dictsort" => {
             let [sensitive, by, reverse] = args.bind(name, ["case_sensitive", "by", "reverse"])?;
             let Value::Dict(dict) = &value else { return Err(Fault::new("dictsort expects a mapping")) };
-            let by_value = by.is_some_and(|by| by.as_str() == Some("value"));
+            let by = by.map_or(Ok("key".into()), |by| by.text(budget))?;
+            if !matches!(&*by, "key" | "value") {
+                return Err(Fault::new("dictsort sorts by 'key' or 'value'"));
+            }
+            let by_value = &*by == "value";
             let sensitive = flag(sensitive);
             let keyed = dict.entries.iter().map(|(key, value)| {
                 let by = folded(if by_value { value.clone() } else { key.clone() }, sensitive)?;
@@ -58,6 +67,7 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
                     None => item.clone(),
                 };
                 let key = folded(key, sensitive)?;
+                key.hashable()?;
                 for known in &seen {
                     if known.equals(&key, budget)? {
                         continue 'items;
@@ -69,20 +79,25 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
             Value::lazy(out, budget)
         }
         "min" | "max" => {
-            let mut best: Option<Value> = None;
+            let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
+            let sensitive = flag(sensitive);
+            let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
+            let mut best: Option<(Value, Value)> = None;
             for item in value.iterate(budget)? {
+                let key = match &attribute {
+                    Some(attribute) => path(run, item.clone(), attribute)?,
+                    None => item.clone(),
+                };
+                let key = folded(key, sensitive)?;
                 let better = match &best {
                     None => true,
-                    Some(best) => {
-                        let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
-                        item.compare(best, "<", budget)? == Some(wanted)
-                    }
+                    Some((best, _)) => key.compare(best, "<", budget)? == Some(wanted),
                 };
                 if better {
-                    best = Some(item);
+                    best = Some((key, item));
                 }
             }
-            Ok(best.unwrap_or_else(|| Value::undefined("an item")))
+            Ok(best.map_or_else(|| Value::undefined("an item"), |(_, item)| item))
         }
         "sum" => {
             let [attribute, start] = args.bind(name, ["attribute", "start"])?;
@@ -96,21 +111,24 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
             })
         }
         _ => {
-            let [attribute] = args.bind(name, ["attribute"])?;
+            let [attribute, default, sensitive] = args.bind(name, ["attribute", "default", "case_sensitive"])?;
             let attribute = attribute.ok_or_else(|| Fault::new("groupby expects an attribute"))?;
+            let sensitive = flag(sensitive);
             let keyed = value.iterate(budget)?.into_iter().map(|item| {
-                let key = path(run, item.clone(), &attribute)?;
-                Ok((key.clone(), Value::tuple(vec![key, item], budget)?))
+                let key = path_or(run, item.clone(), &attribute, default.as_ref())?;
+                let folded = folded(key.clone(), sensitive)?;
+                Ok((folded.clone(), Value::tuple(vec![folded, key, item], budget)?))
             });
-            let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-            for pair in sorted(run, keyed.collect::<Outcome<_>>()?, false)? {
-                let Some([key, item]) = pair.as_items() else { continue };
+            // By what they are compared, what they are called, what is in them.
+            let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+            for entry in sorted(run, keyed.collect::<Outcome<_>>()?, false)? {
+                let Some([folded, key, item]) = entry.as_items() else { continue };
                 match groups.last_mut() {
-                    Some((last, items)) if last.equals(key, budget)? => items.push(item.clone()),
-                    _ => groups.push((key.clone(), vec![item.clone()])),
+                    Some((last, _, items)) if last.equals(folded, budget)? => items.push(item.clone()),
+                    _ => groups.push((folded.clone(), key.clone(), vec![item.clone()])),
                 }
             }
-            let groups = groups.into_iter().map(|(key, items)| {
+            let groups = groups.into_iter().map(|(_, key, items)| {
                 let items = Value::list(items, budget)?;
                 Value::tuple(vec![key, items], budget)
             });

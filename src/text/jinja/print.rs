@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt::Write;
 
-use super::value::Value;
+use super::characters::is_printable;
+use super::value::{Value, ViewOf};
 use super::{Budget, Fault, Outcome};
 
 impl<'t> Value<'t> {
@@ -24,6 +25,31 @@ impl<'t> Value<'t> {
             Value::Int(int) => out.push_str(&int.to_string()),
             Value::Float(float) => out.push_str(&float_text(*float)),
             Value::Str(text) => quoted(text, out),
+            Value::Markup(text) => {
+                out.push_str("Markup(");
+                quoted(text, out);
+                out.push(')');
+            }
+            Value::View(view) => match view.of {
+                ViewOf::Range { start, stop, step: 1 } => _ = write!(out, "range({start}, {stop})"),
+                ViewOf::Range { start, stop, step } => _ = write!(out, "range({start}, {stop}, {step})"),
+                _ => {
+                    let _ = write!(out, "{}([", self.kind());
+                    separated(out, &view.sequence.items)?;
+                    out.push_str("])");
+                }
+            },
+            Value::Namespace(names) => {
+                out.push_str("<Namespace {");
+                for (i, (name, value)) in names.borrow().iter().enumerate() {
+                    out.push_str(if i == 0 { "" } else { ", " });
+                    quoted(name, out);
+                    out.push_str(": ");
+                    budget.deeper(|| value.repr(out, budget))?;
+                }
+                out.push_str("}>");
+            }
+            Value::Loop(state) => _ = write!(out, "<LoopContext {}/{}>", state.index.get() + 1, state.items.len()),
             Value::List(items) => {
                 out.push('[');
                 separated(out, &items.items)?;
@@ -88,17 +114,14 @@ fn quoted(text: &str, out: &mut String) {
                 out.push('\\');
                 out.push(c);
             }
-            c if (c as u32) < 0x20 || (0x7f..=0xa0).contains(&(c as u32)) || c == '\u{ad}' => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
+            c if is_printable(c) => out.push(c),
+            c => {
+                let _ = match c as u32 {
+                    code @ ..=0xff => write!(out, "\\x{code:02x}"),
+                    code @ ..=0xffff => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                };
             }
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202f}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e000}'..='\u{f8ff}' => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
         }
     }
     out.push(quote);
@@ -122,7 +145,7 @@ impl JsonStyle {
             Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Value::Int(int) => out.push_str(&int.to_string()),
             Value::Float(float) => out.push_str(&json_float(*float)),
-            Value::Str(text) => self.string(text, out),
+            Value::Str(text) | Value::Markup(text) => self.string(text, out),
             Value::List(items) | Value::Tuple(items) => {
                 out.push('[');
                 for (i, item) in items.items.iter().enumerate() {
@@ -139,15 +162,21 @@ impl JsonStyle {
                 let mut entries: Vec<&(Value, Value)> = dict.entries.iter().collect();
                 if self.sort_keys {
                     budget.work(entries.len() * 32)?;
-                    entries.sort_by(|a, b| match (&a.0, &b.0) {
-                        (Value::Str(a), Value::Str(b)) => a.cmp(b),
-                        (a, b) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+                    let mut fault = None;
+                    entries.sort_by(|a, b| match (&fault, a.0.compare(&b.0, "<", budget)) {
+                        (None, Ok(order)) => order.unwrap_or(Ordering::Equal),
+                        (None, Err(found)) => {
+                            fault = Some(found);
+                            Ordering::Equal
+                        }
+                        (Some(_), _) => Ordering::Equal,
                     });
+                    fault.map_or(Ok(()), Err)?;
                 }
                 for (i, (key, value)) in entries.into_iter().enumerate() {
                     self.separate(i, level + 1, out, budget)?;
                     match key {
-                        Value::Str(text) => self.string(text, out),
+                        Value::Str(text) | Value::Markup(text) => self.string(text, out),
                         Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
                             out.push('"');
                             self.write(key, level, out, budget)?;
