@@ -45,8 +45,8 @@ mod hub;
 mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
-mod memory;
 mod long_texts;
+mod memory;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;
