@@ -236,43 +236,6 @@ fn total(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usual_names_of_sizes_are_known() {
-        let check = |json: Value, expected: [Option<u64>; 4]| {
-            let [layers, context, vocabulary, kv_width] = expected;
-            assert_eq!(Shape::of(&json), Shape { layers, context, vocabulary, kv_width }, "{json}");
-        };
-        check(
-            json!({ "n_layer": 12, "n_positions": 1024, "n_embd": 768, "n_head": 12, "vocab_size": 50257 }),
-            [Some(12), Some(1024), Some(50257), Some(768)],
-        );
-        let llama = json!({
-            "num_hidden_layers": 16, "max_position_embeddings": 131072, "hidden_size": 2048, "head_dim": 64,
-            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
-        });
-        let expected = [Some(16), Some(131_072), Some(128_256), Some(512)];
-        check(llama.clone(), expected);
-        check(json!({ "model_type": "x", "text_config": llama }), expected);
-        check(
-            json!({ "num_hidden_layers": 32, "hidden_size": 4544, "num_attention_heads": 71, "num_kv_heads": 71, "multi_query": true }),
-            [Some(32), None, None, Some(64)],
-        );
-        check(
-            json!({ "num_layers": 12, "num_heads": 12, "hidden_size": 768, "max_position_embeddings": 2048 }),
-            [Some(12), Some(2048), None, Some(768)],
-        );
-        check(json!({ "n_head": 0, "n_embd": 768, "n_layer": -1, "vocab_size": "many" }), [None; 4]);
-        let hostile = Shape::of(&json!({ "n_layer": u64::MAX, "num_kv_heads": u64::MAX, "head_dim": u64::MAX }));
-        for kv in CacheType::ALL {
-            assert!(hostile.cache_bytes_per_token(kv) > Some(u64::MAX / 64), "{kv}");
-        }
-    }
-}
-
 /// `124.4M (f32)`
 fn describe(sizes: &Sizes) -> String {
     let numbers = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
@@ -314,5 +277,42 @@ fn read_as(dtype: FileDtype) -> Option<Dtype> {
         FileDtype::F16 => Some(Dtype::F16),
         FileDtype::BF16 => Some(Dtype::Bf16),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_names_of_sizes_are_known() {
+        let check = |json: Value, expected: [Option<u64>; 4]| {
+            let [layers, context, vocabulary, kv_width] = expected;
+            assert_eq!(Shape::of(&json), Shape { layers, context, vocabulary, kv_width }, "{json}");
+        };
+        check(
+            json!({ "n_layer": 12, "n_positions": 1024, "n_embd": 768, "n_head": 12, "vocab_size": 50257 }),
+            [Some(12), Some(1024), Some(50257), Some(768)],
+        );
+        let llama = json!({
+            "num_hidden_layers": 16, "max_position_embeddings": 131072, "hidden_size": 2048, "head_dim": 64,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+        });
+        let expected = [Some(16), Some(131_072), Some(128_256), Some(512)];
+        check(llama.clone(), expected);
+        check(json!({ "model_type": "x", "text_config": llama }), expected);
+        check(
+            json!({ "num_hidden_layers": 32, "hidden_size": 4544, "num_attention_heads": 71, "num_kv_heads": 71, "multi_query": true }),
+            [Some(32), None, None, Some(64)],
+        );
+        check(
+            json!({ "num_layers": 12, "num_heads": 12, "hidden_size": 768, "max_position_embeddings": 2048 }),
+            [Some(12), Some(2048), None, Some(768)],
+        );
+        check(json!({ "n_head": 0, "n_embd": 768, "n_layer": -1, "vocab_size": "many" }), [None; 4]);
+        let hostile = Shape::of(&json!({ "n_layer": u64::MAX, "num_kv_heads": u64::MAX, "head_dim": u64::MAX }));
+        for kv in CacheType::ALL {
+            assert!(hostile.cache_bytes_per_token(kv) > Some(u64::MAX / 64), "{kv}");
+        }
     }
 }
