@@ -207,22 +207,13 @@ pub struct Mix {
     /// Experts of a layer; 0 where it has none.
     experts: usize,
     /// Whether some matrices are stored (inputs, outputs), which GPT-2's are.
-    #[cfg(any(test, feature = "cli"))]
     is_gpt2: bool,
 }
 
 impl Mix {
     /// The mixture for a model of so many layers, `group` query heads for each head of values.
     pub fn new(quant: Quant, layers: usize, group: usize, tied: bool) -> Mix {
-        Mix {
-            quant,
-            layers,
-            group: group.max(1),
-            tied,
-            experts: 0,
-            #[cfg(any(test, feature = "cli"))]
-            is_gpt2: false,
-        }
+        Mix { quant, layers, group: group.max(1), tied, experts: 0, is_gpt2: false }
     }
 
     /// The mixture for a model with so many experts in a layer.
@@ -241,7 +232,6 @@ impl Mix {
         let group = outputs("q_proj").zip(outputs("v_proj")).and_then(|(q, v)| q.checked_div(v)).unwrap_or(1);
         let experts = tensors.clone().filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
         Mix {
-            #[cfg(any(test, feature = "cli"))]
             is_gpt2: tensors.clone().any(|(name, _)| layer_of(name).next_back() == Some("c_attn")),
             ..Mix::new(quant, layers, group, tied || !has_head).with_experts(experts)
         }
@@ -282,7 +272,6 @@ impl Mix {
     }
 
     /// The format of a tensor by its shape in the file, and the numbers in its rows.
-    #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
         let is_transposed = self.is_gpt2 && is_turned(name);
