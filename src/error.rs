@@ -63,6 +63,22 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// There is not enough memory.
+    #[error("{problem}")]
+    Memory {
+        /// Needed and found.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// What stopped another prompt of the same batch stopped this one too.
+    #[error("{problem}")]
+    Stopped {
+        /// What happened.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// A prompt that cannot be run.
     #[error("{problem}")]
     Prompt {
@@ -156,6 +172,8 @@ impl Error {
             | Error::Unsupported { hint, .. }
             | Error::Setting { hint, .. }
             | Error::Prompt { hint, .. }
+            | Error::Memory { hint, .. }
+            | Error::Stopped { hint, .. }
             | Error::Device { hint, .. }
             | Error::Hub { hint, .. } => (!hint.is_empty()).then_some(hint.as_str()),
             Error::NonFinite { .. } => {
@@ -199,6 +217,15 @@ impl Error {
 
     pub(crate) fn hub(kind: HubFailure, problem: impl Into<String>, hint: impl Into<String>) -> Self {
         Error::Hub { kind, problem: line(&problem.into()), hint: line(&hint.into()) }
+    }
+
+    pub(crate) fn memory(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Memory { problem: line(&problem.into()), hint: line(&hint.into()) }
+    }
+
+    /// What stopped another prompt of a batch, and this one with it.
+    pub(crate) fn stopped(problem: &str, hint: &str) -> Self {
+        Error::Stopped { problem: line(problem), hint: line(hint) }
     }
 
     pub(crate) fn prompt(problem: impl Into<String>, hint: impl Into<String>) -> Self {

@@ -7,19 +7,15 @@
 mod estimate;
 #[cfg(feature = "hub")]
 mod remote;
-#[cfg_attr(not(feature = "hub"), allow(dead_code))]
-mod sizes;
 
 use anyhow::Result;
 use serde_json::json;
 
 use self::estimate::{Machine, Needs};
-use self::sizes::{Sizes, tensors_of};
 use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
-use crate::hub::Requirements;
+use crate::EMBEDDED;
 use crate::source::Source;
-use crate::{EMBEDDED, Hub};
 
 /// Show a model's architecture, size, memory, licence and defaults; of a model on the Hub without fetching it
 #[derive(clap::Args)]
@@ -43,28 +39,30 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// Bytes of weights from which on it is of interest whether they fit, wherever they are from.
+const LARGE: usize = 256 << 20;
+
 pub(super) fn run(args: Args) -> Result<()> {
     let model = args.named.as_deref().or(args.model.as_deref()).unwrap_or(EMBEDDED);
     let local = Source::local(model)?;
-    let hub = args.machine.hub.open()?;
     #[cfg(feature = "hub")]
-    if local.is_none() && !hub.is_offline() && !hub.is_cached(model) {
-        return remote::show(&hub, model, &args);
+    {
+        let hub = args.machine.hub.open()?;
+        if local.is_none() && !hub.is_offline() && !hub.is_cached(model) {
+            return remote::show(&hub, model, &args);
+        }
     }
-    show(&hub, model, local, &args)
+    show(model, local.is_some(), &args)
 }
 
 /// A model that is here. One of the Hub also gets the rows of a model that is still there.
-fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()> {
-    let engine = args.machine.load(model)?;
+fn show(model: &str, is_local: bool, args: &Args) -> Result<()> {
+    let engine = args.machine.builder(model)?.only_described().load(model)?;
     warn(engine.warnings());
     let info = engine.info();
     let cache = info.cache_bytes_per_token * info.context;
-    let is_of_the_hub = local.is_none();
-    let machine = if args.json || is_of_the_hub {
-        let anything = Requirements { config: |_, _| Ok(()), weights: |_, _| Ok(()), gguf: |_| Ok(()) };
-        let source = local.map_or_else(|| hub.resolve(model, &anything), Ok)?; // in the cache: it was loaded from there
-        let sizes = Sizes::of(&tensors_of(&source).unwrap_or_default(), args.machine.keep());
+    let machine = if args.json || !is_local || info.weight_bytes >= LARGE {
+        let sizes = engine.sizes();
         let machine = Machine::measure(&args.machine, sizes.main_kind())?;
         Some((
             machine,
@@ -108,7 +106,7 @@ fn show(hub: &Hub, model: &str, local: Option<Source>, args: &Args) -> Result<()
         ("defaults", if defaults.is_empty() { "the pipeline's".to_owned() } else { defaults.join(" ") }),
         ("runs on", info.device.clone()),
     ];
-    // Of a folder or the embedded model every row is the same in every run.
+    // Of a small one that is local every row is the same in every run.
     machine.iter().for_each(|(machine, needs)| rows.extend(machine.rows(needs)));
     answer_rows(&rows)
 }

@@ -33,7 +33,7 @@ pub(super) struct MachineArgs {
     #[arg(long, value_name = "TYPE", conflicts_with = "dtype", help_heading = "Model")]
     pub(super) quant: Option<Quant>,
     /// Keep keys and values of attention as `f32`, `f16` or `q8_0`: less memory for long texts, and less exact
-    /// [default: f32]
+    /// [default: f16 beside bf16 and quantised weights, else f32]
     #[arg(long, value_name = "TYPE", help_heading = "Model")]
     pub(super) kv: Option<CacheType>,
     /// Threads to compute with [default: all that the process may use]
@@ -42,8 +42,34 @@ pub(super) struct MachineArgs {
     /// Most tokens of prompt and text together [default: the model's own limit]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(super) context: Option<usize>,
+    /// The most memory that weights and caches may take, such as `12GB` or `800MB` [default: what the system says is free]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size, help_heading = "Model")]
+    pub(super) max_memory: Option<u64>,
     #[command(flatten)]
     pub(super) hub: HubArgs,
+}
+
+/// `12GB` → 12,000,000,000.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number and a unit, such as `12GB`, `7.5GB` or `800MB`".to_owned();
+    let units = [
+        ("GiB", 1u64 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1000),
+    ];
+    let (number, unit) = units
+        .into_iter()
+        .find_map(|(name, unit)| {
+            let (number, end) = text.split_at_checked(text.len().checked_sub(name.len())?)?;
+            end.eq_ignore_ascii_case(name).then_some((number.trim_end(), unit))
+        })
+        .ok_or_else(expected)?;
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number: f64 = number.parse().ok().filter(|_| digits).ok_or_else(expected)?;
+    Ok((number * unit as f64) as u64)
 }
 
 impl MachineArgs {
@@ -78,6 +104,9 @@ impl MachineArgs {
         }
         if let Some(context) = self.context {
             builder = builder.context(context);
+        }
+        if let Some(bytes) = self.max_memory {
+            builder = builder.max_memory(bytes);
         }
         Ok(builder)
     }

@@ -11,10 +11,10 @@ use super::Engine;
 use super::line::check_finite;
 use super::load::{Loaded, context_of, forward};
 use super::random::Random;
+use super::room::check_weights;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::{Arithmetic, CacheType, Kernels, Pool};
-use crate::memory::Memory;
 use crate::models::{Config, Model, Shape};
 use crate::nn::{Batch, KvCache, Rows};
 use crate::weights::{Dtype, Held, Keep, Kind, Made, Mix, Weights, gathered};
@@ -77,8 +77,8 @@ impl Bench {
     pub(crate) fn random(
         config: &Config,
         (stored, keep): (Dtype, Keep),
-        kv: CacheType,
-        context: Option<usize>,
+        kv: Option<CacheType>,
+        (context, max_memory): (Option<usize>, Option<u64>),
         compute: Compute,
     ) -> Result<Bench> {
         let architecture = config.architecture()?;
@@ -105,12 +105,15 @@ impl Bench {
         };
         if compute.kernels.is_some() {
             let (sizes, model) = lay_out(dtype, mix.clone())?;
-            check_room(Work::of(&sizes, model.shape()).weight_bytes)?;
+            let bytes = Work::of(&sizes, model.shape()).weight_bytes as u64;
+            let hint = "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`";
+            check_weights(max_memory, bytes, |_| hint.to_owned())?;
         }
         let weights = Weights::random(SEED, Made::Numbers, dtype, mix, compute.clone());
         let model = (architecture.load)(config, &weights)?;
         let work = Work::of(&weights, model.shape());
         let context = context_of(model.shape(), context)?;
+        let kv = kv.unwrap_or_else(|| weights.main_kind().cache());
         Ok(Bench::new(Subject::Random { model, compute, context, kv }, work))
     }
 
@@ -293,7 +296,7 @@ impl Work {
         let tables = gathered(held.keys().map(String::as_str));
         let mut work = Work::default();
         let mut formats: Vec<(String, usize)> = Vec::new();
-        for (name, Held { shape: dims, kind, bytes }) in &held {
+        for (name, Held { shape: dims, kind, bytes, .. }) in &held {
             let numbers: usize = dims.iter().product();
             work.parameters += numbers;
             work.weight_bytes += bytes;
@@ -331,21 +334,6 @@ fn arithmetic_of(kind: Kind) -> Arithmetic {
         Kind::Dense(Dtype::Bf16) => Arithmetic::Bf16,
         Kind::Blocks(_) => Arithmetic::Int8,
     }
-}
-
-/// Refuses weights that the machine has no room for before the first of them is made.
-fn check_room(weights: usize) -> Result<()> {
-    let Some(available) = Memory::now().available.filter(|available| weights as u64 > *available) else {
-        return Ok(());
-    };
-    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let problem =
-        format!("asks for {} of weights, and {} may be used", gigabytes(weights as u64), gigabytes(available));
-    Err(Error::setting(
-        "random",
-        problem,
-        "ask for fewer with `--layers`, or a smaller format with `--quant` or `--dtype`",
-    ))
 }
 
 /// A setting of the bench that a model's context has no room for.

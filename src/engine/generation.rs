@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::load::Loaded;
 use super::piece::{Completion, Piece, TokenLogprob};
+use super::room::Grant;
 use super::sampling::Sampling;
 use super::scheduler::{Task, Timings, step};
 use super::session::Memory;
@@ -24,6 +25,7 @@ pub struct Generation {
     cancel: CancelHandle,
     warnings: Vec<String>,
     timings: Timings,
+    grant: Grant,
 }
 
 /// What is known of a prompt before the first step.
@@ -66,6 +68,7 @@ impl Generation {
     ) -> Generation {
         let timings = Timings { prompt_tokens: prompts.iter().map(|prompt| prompt.tokens).sum(), ..Timings::default() };
         Generation {
+            grant: loaded.grant(),
             loaded,
             tasks,
             prompts,
@@ -181,7 +184,7 @@ impl Generation {
             if self.tasks.iter().all(Task::is_done) {
                 return None;
             }
-            self.ready.extend(step(&mut self.tasks, &self.loaded, &mut self.timings));
+            self.ready.extend(step(&mut self.tasks, &self.loaded, &mut self.grant, &mut self.timings));
             self.warnings.extend(self.tasks.iter_mut().filter_map(|task| task.warning.take()));
         }
     }

@@ -14,6 +14,7 @@ use super::constraint::Vocabulary;
 use super::defaults::ModelDefaults;
 use super::fetch::SUPPORTED;
 use super::line::{Reading, check_finite};
+use super::room::{Grant, Room, check_weights, shown};
 use crate::device::{Compute, DeviceChoice};
 use crate::error::{Error, Result, quote};
 use crate::gguf::Gguf;
@@ -24,7 +25,7 @@ use crate::nn::{Batch, KvCache, Rows};
 use crate::prompt_cache::{Identity, hex};
 use crate::source::{Location, Source, WeightFiles};
 use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
-use crate::weights::{Dtype, Keep, Quant, Weights};
+use crate::weights::{Dtype, Keep, Quant, Sizes, Tensors, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
 /// prompt stops soon.
@@ -42,11 +43,13 @@ pub struct EngineBuilder {
     device: DeviceChoice,
     dtype: Option<Dtype>,
     quant: Option<Quant>,
-    kv: CacheType,
+    kv: Option<CacheType>,
     threads: Option<NonZeroUsize>,
     context: Option<usize>,
     prefill_chunk: Option<NonZeroUsize>,
     constrained: bool,
+    max_memory: Option<u64>,
+    only_described: bool,
     hub: Option<Hub>,
     chat_template: Option<String>,
 }
@@ -80,10 +83,10 @@ impl EngineBuilder {
         self
     }
 
-    /// What to keep keys and values of attention as; `f32` by default.
+    /// What to keep keys and values of attention as; by default `f16` beside bf16 and quantised weights, and `f32` beside others.
     #[must_use]
     pub fn kv(mut self, kv: CacheType) -> Self {
-        self.kv = kv;
+        self.kv = Some(kv);
         self
     }
 
@@ -106,6 +109,22 @@ impl EngineBuilder {
     #[must_use]
     pub fn prefill_chunk(mut self, tokens: usize) -> Self {
         self.prefill_chunk = NonZeroUsize::new(tokens);
+        self
+    }
+
+    /// The most bytes that weights and caches may take; by default what the system says is free. More than that is refused
+    /// before it is used.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = Some(bytes);
+        self
+    }
+
+    /// Looks at no weights but their headers: for [`Engine::info`] alone, of a model of any size.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub(crate) fn only_described(mut self) -> Self {
+        self.only_described = true;
         self
     }
 
@@ -147,11 +166,12 @@ impl EngineBuilder {
                 }
                 Ok::<_, Error>((tokenizer, vocabulary))
             });
-            let model = Weights::open(&source.weights, keep, compute.clone())
-                .and_then(|weights| Ok(((architecture.load)(&config, &weights)?, weights)));
+            let model = self
+                .open(&source.weights, keep, &compute)
+                .and_then(|(weights, sizes)| Ok(((architecture.load)(&config, &weights)?, weights, sizes)));
             (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), model)
         });
-        let ((tokenizer, vocabulary), (model, weights)) = (tokenizer?, model?);
+        let ((tokenizer, vocabulary), (model, weights, sizes)) = (tokenizer?, model?);
 
         let shape = model.shape().clone();
         defaults.check(source.generation_config.as_ref().unwrap_or(&source.config).path(), shape.vocab_size)?;
@@ -171,6 +191,8 @@ impl EngineBuilder {
         warnings.extend(weights.warnings());
         warnings.extend(unused_warning(&weights.unused()));
         let kept = weights.kept();
+        let kv = self.kv.unwrap_or_else(|| weights.main_kind().cache());
+        let mapped = weights.held().values().filter(|held| held.is_mapped).map(|held| held.bytes).sum();
         let info = Info {
             name: source.name.clone(),
             architecture: architecture.model_type,
@@ -181,13 +203,14 @@ impl EngineBuilder {
             tokenizer: format!("{}, {} tokens", tokenizer.kind(), tokenizer.vocab_size()),
             context,
             layers: shape.n_layers,
-            cache_bytes_per_token: 2 * shape.n_layers * self.kv.bytes(shape.kv_width),
-            kv: self.kv,
+            cache_bytes_per_token: 2 * shape.n_layers * kv.bytes(shape.kv_width),
+            kv,
             license: source.license().or_else(|| gguf.as_ref()?.license()),
             device: compute.describe(),
             defaults: defaults.of_the_model(),
             load_time: start.elapsed(),
         };
+        let room = Room::new(self.max_memory, info.weight_bytes, mapped);
         let work = Work::of(&weights, model.shape());
         let chat = read_template(&source.config, gguf.as_ref(), self.chat_template.as_deref())?;
         let tokenizer = Arc::new(tokenizer);
@@ -203,12 +226,32 @@ impl EngineBuilder {
             context,
             prefill_chunk,
             info,
+            sizes,
+            room,
             warnings,
             chat,
             end_of_turn: OnceLock::new(),
             work,
         };
         Ok(Engine { loaded: Arc::new(loaded) })
+    }
+
+    /// The weights, where there is room for them.
+    fn open(&self, files: &WeightFiles, keep: Keep, compute: &Compute) -> Result<(Weights, Sizes)> {
+        if self.only_described {
+            // candle's operations would copy what is not there.
+            let kernels = Some(compute.kernels.unwrap_or_else(crate::kernels::best));
+            let weights = Weights::open_sizes(files, keep, Compute { kernels, ..compute.clone() })?;
+            let sizes = Sizes::of(&weights.listed(), keep);
+            return Ok((weights, sizes));
+        }
+        let weights = Weights::open(files, keep, compute.clone())?;
+        let listed = weights.listed();
+        let sizes = Sizes::of(&listed, keep);
+        if compute.device.is_cpu() {
+            check_weights(self.max_memory, sizes.bytes, |most| smaller(&listed, most))?;
+        }
+        Ok((weights, sizes))
     }
 
     fn keep(&self) -> Result<Keep> {
@@ -222,6 +265,16 @@ impl EngineBuilder {
             (None, None) => Ok(Keep::AsStored),
         }
     }
+}
+
+/// What somebody may do whose memory holds `most` bytes.
+fn smaller(listed: &Tensors, most: u64) -> String {
+    let quantised = [Quant::Q8_0, Quant::Q4KM, Quant::Q2K].into_iter().find_map(|quant| {
+        let bytes = Sizes::of(listed, Keep::Quantized(quant)).bytes;
+        (bytes <= most).then(|| format!("quantise with `--quant {quant}` ({})", shown(bytes)))
+    });
+    let first = quantised.unwrap_or_else(|| "take a smaller model".to_owned());
+    format!("{first}, or allow more with `--max-memory`: what does not fit is read from the disk at every token")
 }
 
 /// The model's chat template, or the user's in its place. A template that does not parse stands in nobody's way but a
@@ -314,6 +367,11 @@ pub(crate) struct Loaded {
     /// Tokens of a prompt that one step takes.
     pub(super) prefill_chunk: usize,
     pub(super) info: Info,
+    /// What the headers of its files say.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // only `info` asks
+    pub(super) sizes: Sizes,
+    /// What it leaves of the memory.
+    pub(super) room: Room,
     pub(super) warnings: Vec<String>,
     /// The files' tensors, and what else the numbers depend on: the config, and what weights are kept as.
     weights: Weights,
@@ -369,6 +427,11 @@ impl Loaded {
         KvCache::new(shape.n_layers, self.info.kv)
     }
 
+    /// Room for the caches of a generation.
+    pub(super) fn grant(&self) -> Grant {
+        Grant::new(self.room, self.info.cache_bytes_per_token)
+    }
+
     /// What a prompt cache must have been made by to be used.
     pub(super) fn identity(&self) -> Identity {
         let model = Sha256::new().chain_update(&self.made_of).chain_update(self.weights.fingerprint()).finalize();
@@ -401,6 +464,7 @@ impl Loaded {
         first: usize,
         mut on_row: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
+        self.grant().check(ids.len())?;
         let mut cache = self.new_cache();
         while cache.len() < ids.len() {
             let Range { start, end } = self.reading().missing(ids, &mut cache);

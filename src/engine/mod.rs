@@ -22,6 +22,7 @@ mod piece;
 mod quantize;
 mod random;
 mod request;
+mod room;
 mod sampler;
 mod sampling;
 mod scheduler;
@@ -90,6 +91,7 @@ impl Engine {
             prompts.push(prompt);
         }
         warnings.dedup();
+        self.loaded.grant().check(tasks.iter().map(|task| task.most_tokens(self.loaded.context)).sum())?;
         Ok(Generation::new(Arc::clone(&self.loaded), tasks, prompts, warnings))
     }
 
@@ -124,6 +126,12 @@ impl Engine {
     /// What is known of the model.
     pub fn info(&self) -> &Info {
         &self.loaded.info
+    }
+
+    /// What the headers of its files say.
+    #[cfg(feature = "cli")]
+    pub(crate) fn sizes(&self) -> &crate::weights::Sizes {
+        &self.loaded.sizes
     }
 
     /// What loading found that the user should know, a line each. Generations repeat it among their own warnings.

@@ -14,6 +14,7 @@ use super::filters::log_softmax;
 use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
 use super::piece::{Piece, TokenLogprob};
+use super::room::Grant;
 use super::sampler::likeliest;
 use super::session::Memory;
 use crate::error::{Error, Result};
@@ -87,6 +88,17 @@ impl Task {
             }
             Stage::Waiting | Stage::Beams(_) | Stage::Done => {}
         }
+    }
+
+    /// Tokens that its caches may come to hold. A text that may go on to the end of the context rarely does, and counts as it
+    /// grows.
+    pub(super) fn most_tokens(&self, context: usize) -> usize {
+        let (prompt, new) = (self.prompt.len(), self.rules.settings.max_new_tokens);
+        if prompt.saturating_add(new) >= context {
+            return prompt;
+        }
+        let texts = self.rules.settings.beams.as_ref().map_or(1, |beams| beams.beams);
+        prompt.saturating_add(new.saturating_mul(texts.max(self.rules.settings.num_return_sequences)))
     }
 
     fn in_prompt(&self) -> bool {
@@ -316,7 +328,12 @@ pub struct Timings {
 
 /// One forward pass for all tasks that are not done: what came out, each with the request that it belongs to. A task that
 /// fails is done, and the others go on.
-pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -> Vec<(usize, Result<Piece>)> {
+pub(super) fn step(
+    tasks: &mut [Task],
+    loaded: &Loaded,
+    grant: &mut Grant,
+    timings: &mut Timings,
+) -> Vec<(usize, Result<Piece>)> {
     let start = Instant::now();
     let prefill = tasks.iter().any(|task| task.in_prompt());
     let mut batch = Batch::default();
@@ -325,7 +342,7 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
         timings.cached_tokens += task.feed(loaded, &mut batch);
         timings.computed_tokens += if in_prompt { batch.tokens().len() - before } else { 0 };
     }
-    let logits = loaded.forward(&mut batch);
+    let logits = grant.take(batch.tokens().len()).and_then(|()| loaded.forward(&mut batch));
     drop(batch);
     let mut results = Vec::new();
     match logits {
@@ -346,8 +363,13 @@ pub(super) fn step(tasks: &mut [Task], loaded: &Loaded, timings: &mut Timings) -
             }
         }
         Err(error) => {
+            // No text goes on, and each is told why.
+            let waiting: Vec<usize> =
+                tasks.iter().filter(|task| !task.is_done()).map(|task| task.rules.request).collect();
             tasks.iter_mut().for_each(Task::stop);
-            results.push((0, Err(error)));
+            let (problem, hint) = (error.to_string(), error.hint().unwrap_or_default().to_owned());
+            let others = waiting.iter().skip(1).map(|request| (*request, Err(Error::stopped(&problem, &hint))));
+            results.extend(waiting.first().map(|request| (*request, Err(error))).into_iter().chain(others));
         }
     }
     let new_tokens = results.iter().filter(|(_, result)| result.is_ok()).count();

@@ -20,7 +20,7 @@ pub(crate) use dtype::{ReadAs, TensorType};
 pub(crate) use header::Header;
 pub(crate) use metadata::Metadata;
 pub(crate) use model::Gguf;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "hub"))]
 pub(crate) use model::Tensor;
 pub(crate) use write::{Planned, Writer, Written};
 

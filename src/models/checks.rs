@@ -39,13 +39,18 @@ pub(super) fn heads(
         }
     }
     let head_dim = width.1 / n_heads.1;
-    // The largest of a published model is 512; a damaged file may not ask for gigabytes of frequencies.
-    const MOST_HEAD_DIM: usize = 1 << 16;
-    if head_dim > MOST_HEAD_DIM {
-        return Err(config.wrong(format!("expected heads of at most {MOST_HEAD_DIM} numbers, found {head_dim}")));
-    }
+    self::head_dim(config, head_dim)?;
     let scale = (head_dim as f32).sqrt().recip();
     Ok(Heads { n_heads: n_heads.1, n_kv_heads: n_kv_heads.1, head_dim, scale })
+}
+
+/// Refuses heads of a width that would take gigabytes of frequencies. The largest of a published model is 512.
+pub(super) fn head_dim(config: &Config, head_dim: usize) -> Result<()> {
+    const MOST: usize = 1 << 16;
+    match head_dim <= MOST {
+        true => Ok(()),
+        false => Err(config.wrong(format!("expected heads of at most {MOST} numbers, found {head_dim}"))),
+    }
 }
 
 /// How a fused matrix of queries, keys and values is laid out: head by head, unless the weights were put otherwise, which

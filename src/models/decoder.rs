@@ -8,9 +8,9 @@ use candle_core::Tensor;
 
 use super::head::embedding_and_head;
 use super::rope::{self, Rotation};
-use super::{Config, Model, Shape};
+use super::{Config, Model, Shape, checks};
 use crate::device::Compute;
-use crate::error::{Result, quote};
+use crate::error::Result;
 use crate::kernels::Heads;
 use crate::nn::{
     Activation, Attention, Batch, Before, Bias, Embedding, Expert, Experts, Linear, Norm, Rope, Routing, add, bounded,
@@ -217,38 +217,33 @@ impl Decoder {
 impl Design {
     /// What follows from the config, unless something in it cannot be.
     pub(super) fn check(&self, config: &Config) -> Result<(Heads, Activation, Vec<Rotation>)> {
-        // f32 counts positions one by one up to here.
-        const MOST_POSITIONS: usize = 1 << 24;
-        const MOST: usize = u32::MAX as usize;
-        for (name, value, most) in [
-            ("vocab_size", self.vocab_size, MOST),
-            ("hidden_size", self.hidden_size, MOST),
-            ("intermediate_size", self.intermediate_size, MOST),
-            ("num_hidden_layers", self.num_hidden_layers, MOST),
-            ("num_attention_heads", self.num_attention_heads, MOST),
-            ("num_key_value_heads", self.num_key_value_heads, MOST),
-            ("head_dim", self.head_dim.unwrap_or(1), MOST),
-            ("max_position_embeddings", self.max_position_embeddings, MOST_POSITIONS),
-        ] {
-            if value == 0 || value > most {
-                return Err(config.wrong(format!("expected `{name}` from 1 to {most}, found {value}")));
-            }
-        }
-        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps.is_finite()) {
-            return Err(config.wrong(format!("expected `rms_norm_eps` of at least 0, found {}", self.rms_norm_eps)));
-        }
-        if !config.json["quantization_config"].is_null() {
-            let method = config.json["quantization_config"]["quant_method"].as_str().unwrap_or("not stated");
-            return Err(
-                config.unsupported(format!("`quantization_config` is not supported (method {})", quote(method)))
-            );
-        }
-        let (heads, activation) = (self.heads(config)?, self.activation(config)?);
+        checks::sizes(
+            config,
+            &[
+                ("vocab_size", self.vocab_size),
+                ("hidden_size", self.hidden_size),
+                ("intermediate_size", self.intermediate_size),
+                ("num_hidden_layers", self.num_hidden_layers),
+                ("num_attention_heads", self.num_attention_heads),
+                ("num_key_value_heads", self.num_key_value_heads),
+                ("head_dim", self.head_dim.unwrap_or(1)),
+            ],
+        )?;
+        checks::positions(config, "max_position_embeddings", self.max_position_embeddings)?;
+        checks::epsilon(config, "rms_norm_eps", self.rms_norm_eps)?;
+        checks::quantization(config)?;
+        let heads = self.heads(config)?;
+        let activation = checks::activation(config, "hidden_act", &self.hidden_act)?;
         let rotations = match self.rotations.is_empty() {
             true => vec![rope::whole(config, heads.head_dim, self.max_position_embeddings)?],
             false => Vec::new(),
         };
         Ok((heads, activation, rotations))
+    }
+
+    /// Numbers of a head, before anything is checked.
+    pub(super) fn head_dim(&self) -> usize {
+        self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads)).unwrap_or(0)
     }
 
     /// A norm of rows of `dim` numbers.
@@ -258,32 +253,10 @@ impl Design {
 
     fn heads(&self, config: &Config) -> Result<Heads> {
         let (n_heads, n_kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        let multiple = |name: &str, value: usize, of: &str, unit: usize| match value.is_multiple_of(unit) {
-            true => Ok(value / unit),
-            false => {
-                Err(config.wrong(format!("expected `{name}` to be a multiple of `{of}`, found {value} and {unit}")))
-            }
-        };
-        multiple("num_attention_heads", n_heads, "num_key_value_heads", n_kv_heads)?;
-        let head_dim = match self.head_dim {
-            Some(head_dim) => head_dim,
-            None => multiple("hidden_size", self.hidden_size, "num_attention_heads", n_heads)?,
-        };
-        // The largest of a published model is 512; a damaged file may not ask for gigabytes of frequencies.
-        const MOST_HEAD_DIM: usize = 1 << 16;
-        if head_dim > MOST_HEAD_DIM {
-            return Err(config.wrong(format!("expected heads of at most {MOST_HEAD_DIM} numbers, found {head_dim}")));
-        }
-        let scale = self.score_scale.unwrap_or((head_dim as f32).sqrt().recip());
-        Ok(Heads { n_heads, n_kv_heads, head_dim, scale })
-    }
-
-    fn activation(&self, config: &Config) -> Result<Activation> {
-        Activation::named(&self.hidden_act).ok_or_else(|| {
-            let known: Vec<&str> = Activation::names().collect();
-            let found = quote(&self.hidden_act);
-            config.unsupported(format!("expected a `hidden_act` among {}, found {found}", known.join(", ")))
-        })
+        let width = self.head_dim.map_or(self.hidden_size, |head_dim| head_dim.saturating_mul(n_heads));
+        let (n_heads, n_kv_heads) = (("num_attention_heads", n_heads), ("num_key_value_heads", n_kv_heads));
+        let heads = checks::heads(config, ("hidden_size", width), n_heads, n_kv_heads)?;
+        Ok(Heads { scale: self.score_scale.unwrap_or(heads.scale), ..heads })
     }
 }
 

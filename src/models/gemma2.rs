@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::decoder::{Decoder, Design, Norms, norm_centre};
 use super::layer_types::LayerTypes;
-use super::{Architecture, Config, rope};
+use super::sizes::Sizes;
+use super::{Architecture, Config, checks, rope};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -18,13 +19,28 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     models: "Gemma 2 (2B, 9B, 27B)",
     check: |config| design(config)?.check(config).map(drop),
     complete: |config| {
-        let config = config.completed(Gemma2Config::default());
-        let c: Gemma2Config = config.fields()?;
+        let config = config.completed(&DEFAULTS).completed(Gemma2Config::default());
+        let (c, layers): (Gemma2Config, _) = (config.fields()?, DEFAULTS.design(&config)?.num_hidden_layers);
         let mut json = rope::explicit(&config, 1.0)?;
-        json["layer_types"] = json!(c.layer_types.listed(c.num_hidden_layers, has_window));
+        json["layer_types"] = json!(c.layer_types.listed(layers, has_window));
         Ok(json)
     },
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
+};
+
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 256_000,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: Some(4),
+    head_dim: Some(256),
+    max_position_embeddings: 8192,
+    hidden_act: "gelu_pytorch_tanh",
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: true,
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
@@ -32,17 +48,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 #[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Gemma2Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
-    head_dim: usize,
     hidden_activation: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
     attention_bias: bool,
     /// Scores are divided by its root.
     query_pre_attn_scalar: f32,
@@ -58,17 +64,7 @@ struct Gemma2Config {
 impl Default for Gemma2Config {
     fn default() -> Self {
         Gemma2Config {
-            vocab_size: 256_000,
-            hidden_size: 2304,
-            intermediate_size: 9216,
-            num_hidden_layers: 26,
-            num_attention_heads: 8,
-            num_key_value_heads: 4,
-            head_dim: 256,
-            hidden_activation: "gelu_pytorch_tanh".to_owned(),
-            max_position_embeddings: 8192,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: true,
+            hidden_activation: DEFAULTS.hidden_act.to_owned(),
             attention_bias: false,
             query_pre_attn_scalar: 256.0,
             sliding_window: Some(4096),
@@ -87,26 +83,18 @@ fn has_window(layer: usize) -> bool {
 
 fn design(config: &Config) -> Result<Design> {
     let c: Gemma2Config = config.fields()?;
-    c.layer_types.check(config, c.num_hidden_layers, c.sliding_window)?;
+    let llama = DEFAULTS.design(config)?;
+    c.layer_types.check(config, llama.num_hidden_layers, c.sliding_window)?;
     if c.use_bidirectional_attention == Some(true) {
         return Err(config.unsupported("`use_bidirectional_attention` is not supported"));
     }
+    checks::activation(config, "hidden_activation", &c.hidden_activation)?;
     config.above_zero("query_pre_attn_scalar", Some(c.query_pre_attn_scalar))?;
     config.above_zero("attn_logit_softcapping", c.attn_logit_softcapping)?;
     config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
     Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads,
-        head_dim: Some(c.head_dim),
-        max_position_embeddings: c.max_position_embeddings,
         hidden_act: c.hidden_activation,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: bias,
         output_bias: bias,
         norms: Norms::Around,
@@ -114,8 +102,8 @@ fn design(config: &Config) -> Result<Design> {
         score_scale: Some(c.query_pre_attn_scalar.sqrt().recip()),
         score_cap: c.attn_logit_softcapping,
         logit_cap: c.final_logit_softcapping,
-        embedding_scale: (c.hidden_size as f64).sqrt() as f32,
+        embedding_scale: (llama.hidden_size as f64).sqrt() as f32,
         window: Box::new(move |layer| c.sliding_window.filter(|_| c.layer_types.slides(layer, has_window(layer)))),
-        ..Design::default()
+        ..llama
     })
 }

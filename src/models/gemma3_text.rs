@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::decoder::{Decoder, Design, HeadNorms, Norms, norm_centre};
 use super::layer_types::LayerTypes;
 use super::rope::{self, Rotation};
-use super::{Architecture, Config};
+use super::sizes::Sizes;
+use super::{Architecture, Config, checks};
 use crate::error::Result;
 use crate::nn::Bias;
 
@@ -53,21 +54,26 @@ pub(super) const WITH_VISION: Architecture = Architecture {
     },
 };
 
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 262_208,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: Some(4),
+    head_dim: Some(256),
+    max_position_embeddings: 131_072,
+    hidden_act: "gelu_pytorch_tanh",
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: true,
+};
+
 /// config.json, in its own spelling; absent fields have transformers' defaults.
 #[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Gemma3Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
-    head_dim: usize,
     hidden_activation: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
     attention_bias: bool,
     /// Scores are divided by its root.
     query_pre_attn_scalar: f32,
@@ -86,17 +92,7 @@ struct Gemma3Config {
 impl Default for Gemma3Config {
     fn default() -> Self {
         Gemma3Config {
-            vocab_size: 262_208,
-            hidden_size: 2304,
-            intermediate_size: 9216,
-            num_hidden_layers: 26,
-            num_attention_heads: 8,
-            num_key_value_heads: 4,
-            head_dim: 256,
-            hidden_activation: "gelu_pytorch_tanh".to_owned(),
-            max_position_embeddings: 131_072,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: true,
+            hidden_activation: DEFAULTS.hidden_act.to_owned(),
             attention_bias: false,
             query_pre_attn_scalar: 256.0,
             sliding_window: Some(4096),
@@ -126,7 +122,8 @@ fn text_of<'a>(config: &Config<'a>) -> Result<Config<'a>> {
 
 fn design(config: &Config) -> Result<Design> {
     let c: Gemma3Config = config.fields()?;
-    c.layer_types.check(config, c.num_hidden_layers, c.sliding_window)?;
+    let llama = DEFAULTS.design(config)?;
+    c.layer_types.check(config, llama.num_hidden_layers, c.sliding_window)?;
     if c.use_bidirectional_attention == Some(true) {
         return Err(config.unsupported("`use_bidirectional_attention` is not supported"));
     }
@@ -137,26 +134,17 @@ fn design(config: &Config) -> Result<Design> {
     if c.sliding_window_pattern == 0 {
         return Err(config.wrong("expected a `sliding_window_pattern` of at least 1, found 0"));
     }
+    checks::activation(config, "hidden_activation", &c.hidden_activation)?;
     config.above_zero("query_pre_attn_scalar", Some(c.query_pre_attn_scalar))?;
     config.above_zero("final_logit_softcapping", c.final_logit_softcapping)?;
-    let rotations = rotations(config, &c)?;
+    let rotations = rotations(config, &llama, c.rope_local_base_freq)?;
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
     let pattern = c.sliding_window_pattern;
     let slides = move |layer: usize| c.layer_types.slides(layer, has_window(pattern, layer));
     let slides = std::rc::Rc::new(slides);
     let turns = std::rc::Rc::clone(&slides);
     Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads,
-        head_dim: Some(c.head_dim),
-        max_position_embeddings: c.max_position_embeddings,
         hidden_act: c.hidden_activation,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: bias,
         output_bias: bias,
         norms: Norms::Around,
@@ -164,24 +152,24 @@ fn design(config: &Config) -> Result<Design> {
         head_norms: HeadNorms::Each,
         score_scale: Some(c.query_pre_attn_scalar.sqrt().recip()),
         logit_cap: c.final_logit_softcapping,
-        embedding_scale: (c.hidden_size as f64).sqrt() as f32,
+        embedding_scale: (llama.hidden_size as f64).sqrt() as f32,
         window: Box::new(move |layer| c.sliding_window.filter(|_| slides(layer))),
         rotations,
         rotation: Box::new(move |layer| Some(usize::from(turns(layer)))),
-        ..Design::default()
+        ..llama
     })
 }
 
 /// The rotation of layers without a window, and of those with one.
-fn rotations(config: &Config, c: &Gemma3Config) -> Result<Vec<Rotation>> {
-    let [full, sliding] = parameters(config, c)?;
-    let rotation = |config: Config| rope::whole(&config, c.head_dim, c.max_position_embeddings);
+fn rotations(config: &Config, llama: &Design, local: f64) -> Result<Vec<Rotation>> {
+    let [full, sliding] = parameters(config, llama, local)?;
+    let rotation = |config: Config| rope::whole(&config, llama.head_dim(), llama.max_position_embeddings);
     Ok(vec![rotation(full)?, rotation(sliding)?])
 }
 
 /// What is said of the rotation of either. Newer files have `rope_parameters` by kind of layer; older ones have `rope_theta`
 /// and `rope_scaling` for the first and `rope_local_base_freq` for the second.
-fn parameters<'a>(config: &Config<'a>, c: &Gemma3Config) -> Result<[Config<'a>; 2]> {
+fn parameters<'a>(config: &Config<'a>, llama: &Design, local: f64) -> Result<[Config<'a>; 2]> {
     let json = &config.json;
     let given = |kind: &str| json["rope_parameters"][kind].as_object().cloned().unwrap_or_default();
     let (mut full, mut sliding) = (given("full_attention"), given("sliding_attention"));
@@ -197,10 +185,10 @@ fn parameters<'a>(config: &Config<'a>, c: &Gemma3Config) -> Result<[Config<'a>; 
     }
     let theta = if json["rope_theta"].is_null() { json!(1_000_000.0) } else { json["rope_theta"].clone() };
     full.entry("rope_theta").or_insert(theta);
-    sliding.entry("rope_theta").or_insert(json!(c.rope_local_base_freq));
+    sliding.entry("rope_theta").or_insert(json!(local));
     let alone = |parameters: Map<String, Value>| {
         let json = json!({ "rope_parameters": parameters, "partial_rotary_factor": json["partial_rotary_factor"],
-                           "head_dim": c.head_dim, "max_position_embeddings": c.max_position_embeddings });
+                           "head_dim": llama.head_dim(), "max_position_embeddings": llama.max_position_embeddings });
         Config { path: config.path, json }
     };
     Ok([alone(full), alone(sliding)])
@@ -208,9 +196,9 @@ fn parameters<'a>(config: &Config<'a>, c: &Gemma3Config) -> Result<[Config<'a>; 
 
 /// In the older spelling. A scaling of layers with a window, for which it has none, is under `rope_local_scaling`.
 fn complete(config: &Config) -> Result<Value> {
-    let config = config.completed(Gemma3Config::default());
-    let c: Gemma3Config = config.fields()?;
-    let [full, sliding] = parameters(&config, &c)?;
+    let config = config.completed(&DEFAULTS).completed(Gemma3Config::default());
+    let (c, llama): (Gemma3Config, _) = (config.fields()?, DEFAULTS.design(&config)?);
+    let [full, sliding] = parameters(&config, &llama, c.rope_local_base_freq)?;
     let (full, sliding) = (rope::explicit(&full, 1.0)?, rope::explicit(&sliding, 1.0)?);
     let mut json = config.json;
     for name in ["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"] {
@@ -218,8 +206,8 @@ fn complete(config: &Config) -> Result<Value> {
     }
     json["rope_local_base_freq"] = sliding["rope_theta"].clone();
     json["rope_local_scaling"] = sliding["rope_scaling"].clone();
-    json["layer_types"] =
-        json!(c.layer_types.listed(c.num_hidden_layers, |layer| has_window(c.sliding_window_pattern, layer)));
+    let slides = |layer| has_window(c.sliding_window_pattern, layer);
+    json["layer_types"] = json!(c.layer_types.listed(llama.num_hidden_layers, slides));
     Ok(json)
 }
 

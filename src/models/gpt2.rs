@@ -7,8 +7,8 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::head::embedding_and_head;
-use super::{Architecture, Config, Model, Shape};
-use crate::error::{Result, quote};
+use super::{Architecture, Config, Model, Shape, checks};
+use crate::error::Result;
 use crate::kernels::Heads;
 use crate::nn::{Activation, Attention, Batch, Before, Embedding, Linear, Norm, add};
 use crate::weights::Weights;
@@ -122,35 +122,22 @@ fn check(c: &Gpt2Config, config: &Config) -> Result<Activation> {
     if c.add_cross_attention {
         return Err(config.unsupported("`add_cross_attention` is not supported"));
     }
-    for (name, value) in [
-        ("vocab_size", c.vocab_size),
-        ("n_positions", c.n_positions),
-        ("n_embd", c.n_embd),
-        ("n_layer", c.n_layer),
-        ("n_head", c.n_head),
-        ("n_inner", c.n_inner.unwrap_or(1)),
-    ] {
-        if value == 0 || value > u32::MAX as usize {
-            return Err(config.wrong(format!("expected `{name}` from 1 to {}, found {value}", u32::MAX)));
-        }
-    }
-    if !c.n_embd.is_multiple_of(c.n_head) {
-        return Err(config
-            .wrong(format!("expected `n_embd` to be a multiple of `n_head`, found {} and {}", c.n_embd, c.n_head)));
-    }
-    if !(c.layer_norm_epsilon >= 0.0 && c.layer_norm_epsilon.is_finite()) {
-        return Err(
-            config.wrong(format!("expected `layer_norm_epsilon` of at least 0, found {}", c.layer_norm_epsilon))
-        );
-    }
-    Activation::named(&c.activation_function).ok_or_else(|| {
-        let known: Vec<&str> = Activation::names().collect();
-        config.unsupported(format!(
-            "expected an `activation_function` among {}, found {}",
-            known.join(", "),
-            quote(&c.activation_function)
-        ))
-    })
+    checks::sizes(
+        config,
+        &[
+            ("vocab_size", c.vocab_size),
+            ("n_embd", c.n_embd),
+            ("n_layer", c.n_layer),
+            ("n_head", c.n_head),
+            ("n_inner", c.n_inner.unwrap_or(1)),
+        ],
+    )?;
+    checks::positions(config, "n_positions", c.n_positions)?;
+    checks::epsilon(config, "layer_norm_epsilon", c.layer_norm_epsilon)?;
+    checks::quantization(config)?;
+    let n_head = ("n_head", c.n_head);
+    checks::heads(config, ("n_embd", c.n_embd), n_head, n_head)?;
+    checks::activation(config, "activation_function", &c.activation_function)
 }
 
 impl Block {

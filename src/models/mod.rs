@@ -29,6 +29,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod rope;
+mod sizes;
 mod smollm3;
 mod stablelm;
 mod starcoder2;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::decoder::{Decoder, Design};
+use super::sizes::Sizes;
 use super::{Architecture, Config, rope};
 use crate::error::{Result, quote};
 
@@ -14,26 +15,29 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Phi3ForCausalLM",
     models: "Phi-3 and Phi-3.5 mini, Phi-3 medium, Phi-4, Phi-4-mini",
     check: |config| design(config)?.check(config).map(drop),
-    complete: |config| rope::explicit(&rope_of(&config.completed(Phi3Config::default()))?, 1.0),
+    complete: |config| rope::explicit(&rope_of(&config.completed(&DEFAULTS).completed(Phi3Config::default()))?, 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 32064,
+    hidden_size: 3072,
+    intermediate_size: 8192,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: None,
+    head_dim: None,
+    max_position_embeddings: 4096,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-5,
+    tie_word_embeddings: false,
+};
+
 /// config.json, in its own spelling; absent fields have transformers' defaults.
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct Phi3Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    /// As many as `num_attention_heads` where it is null.
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
     /// Tokens that a token sees, itself included; null for all.
     sliding_window: Option<usize>,
     /// These three are false in all files, and transformers knows none of them.
@@ -42,30 +46,9 @@ struct Phi3Config {
     lm_head_bias: bool,
 }
 
-impl Default for Phi3Config {
-    fn default() -> Self {
-        Phi3Config {
-            vocab_size: 32064,
-            hidden_size: 3072,
-            intermediate_size: 8192,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: None,
-            head_dim: None,
-            hidden_act: "silu".to_owned(),
-            max_position_embeddings: 4096,
-            rms_norm_eps: 1e-5,
-            tie_word_embeddings: false,
-            sliding_window: None,
-            attention_bias: false,
-            mlp_bias: false,
-            lm_head_bias: false,
-        }
-    }
-}
-
 fn design(config: &Config) -> Result<Design> {
     let c: Phi3Config = config.fields()?;
+    let llama = DEFAULTS.design(config)?;
     if c.sliding_window == Some(0) {
         return Err(config.wrong("expected a `sliding_window` of at least 1, or null, found 0"));
     }
@@ -73,25 +56,8 @@ fn design(config: &Config) -> Result<Design> {
     if let Some((name, _)) = biases.iter().find(|(_, is_set)| *is_set) {
         return Err(config.unsupported(format!("`{name}` is not supported for `model_type` `phi3`")));
     }
-    let head_dim = c.head_dim.or_else(|| c.hidden_size.checked_div(c.num_attention_heads)).unwrap_or(0);
-    let rotation = rope::partial(&rope_of(config)?, head_dim, c.max_position_embeddings, 1.0)?;
-    Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-        head_dim: c.head_dim,
-        max_position_embeddings: c.max_position_embeddings,
-        hidden_act: c.hidden_act,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
-        fused: true,
-        window: Box::new(move |_| c.sliding_window),
-        rotations: vec![rotation],
-        ..Design::default()
-    })
+    let rotation = rope::partial(&rope_of(config)?, llama.head_dim(), llama.max_position_embeddings, 1.0)?;
+    Ok(Design { fused: true, window: Box::new(move |_| c.sliding_window), rotations: vec![rotation], ..llama })
 }
 
 /// The config with LongRoPE under its present name, and the context of the training, which is at the top of the file.

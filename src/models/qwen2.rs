@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design};
 use super::layer_types::LayerTypes;
+use super::sizes::Sizes;
 use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
@@ -15,70 +16,34 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen2ForCausalLM",
     models: "Qwen2, Qwen2.5 (also Coder and Math), QwQ 32B, DeepSeek-R1-Distill-Qwen",
     check: |config| design(config)?.check(config).map(drop),
-    complete: |config| rope::explicit(&config.completed(Qwen2Config::default()), 1.0),
+    complete: |config| rope::explicit(&config.completed(&DEFAULTS).completed(Windows::default()), 1.0),
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
 };
 
-/// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
-/// [`rope`](super::rope), windows as [`Windows`].
-#[derive(Deserialize, Serialize)]
-#[serde(default)]
-struct Qwen2Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    /// As many as `num_attention_heads` where it is null.
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
-}
-
-impl Default for Qwen2Config {
-    fn default() -> Self {
-        Qwen2Config {
-            vocab_size: 151_936,
-            hidden_size: 4096,
-            intermediate_size: 22016,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: Some(32),
-            head_dim: None,
-            hidden_act: "silu".to_owned(),
-            max_position_embeddings: 32768,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: false,
-        }
-    }
-}
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 151_936,
+    hidden_size: 4096,
+    intermediate_size: 22016,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: Some(32),
+    head_dim: None,
+    max_position_embeddings: 32768,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: false,
+};
 
 fn design(config: &Config) -> Result<Design> {
-    let (c, windows): (Qwen2Config, Windows) = (config.fields()?, config.fields()?);
-    windows.check(config, c.num_hidden_layers)?;
-    Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-        head_dim: c.head_dim,
-        max_position_embeddings: c.max_position_embeddings,
-        hidden_act: c.hidden_act,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
-        qkv_bias: Bias::With,
-        window: Box::new(move |layer| windows.of(layer)),
-        ..Design::default()
-    })
+    let windows: Windows = config.fields()?;
+    let llama = DEFAULTS.design(config)?;
+    windows.check(config, llama.num_hidden_layers)?;
+    Ok(Design { qkv_bias: Bias::With, window: Box::new(move |layer| windows.of(layer)), ..llama })
 }
 
 /// Which layers see a window only: config.json's fields of Qwen2 and Qwen3.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Windows {
     use_sliding_window: bool,

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decoder::{Decoder, Design, HeadNorms, Mixture};
+use super::sizes::Sizes;
 use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::{Bias, Routing};
@@ -14,8 +15,25 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     class: "Qwen3MoeForCausalLM",
     models: "Qwen3 30B-A3B, 235B-A22B, Qwen3 Coder 30B-A3B",
     check: |config| design(config)?.check(config).map(drop),
-    complete: |config| rope::explicit(&config.renamed(ALIASES)?.completed(Qwen3MoeConfig::default()), 1.0),
+    complete: |config| {
+        rope::explicit(&config.renamed(ALIASES)?.completed(&DEFAULTS).completed(Qwen3MoeConfig::default()), 1.0)
+    },
     load: |config, weights| Decoder::load(&design(config)?, config, weights),
+};
+
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 151_936,
+    hidden_size: 2048,
+    intermediate_size: 6144,
+    num_hidden_layers: 24,
+    num_attention_heads: 32,
+    num_key_value_heads: Some(4),
+    head_dim: None,
+    max_position_embeddings: 32768,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: false,
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
@@ -23,18 +41,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 #[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct Qwen3MoeConfig {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    /// As many as `num_attention_heads` where it is null.
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
     attention_bias: bool,
     use_sliding_window: bool,
     /// Tokens that a token sees, itself included, where that is asked for.
@@ -54,17 +60,6 @@ struct Qwen3MoeConfig {
 impl Default for Qwen3MoeConfig {
     fn default() -> Self {
         Qwen3MoeConfig {
-            vocab_size: 151_936,
-            hidden_size: 2048,
-            intermediate_size: 6144,
-            num_hidden_layers: 24,
-            num_attention_heads: 32,
-            num_key_value_heads: Some(4),
-            head_dim: None,
-            hidden_act: "silu".to_owned(),
-            max_position_embeddings: 32768,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: false,
             attention_bias: false,
             use_sliding_window: false,
             sliding_window: Some(4096),
@@ -83,6 +78,7 @@ const ALIASES: &[(&str, &str)] = &[("num_local_experts", "num_experts")];
 
 fn design(config: &Config) -> Result<Design> {
     let c: Qwen3MoeConfig = config.renamed(ALIASES)?.fields()?;
+    let llama = DEFAULTS.design(config)?;
     let window = c.sliding_window.filter(|_| c.use_sliding_window);
     if window == Some(0) {
         return Err(config.wrong("expected a `sliding_window` of at least 1, or null, found 0"));
@@ -101,22 +97,11 @@ fn design(config: &Config) -> Result<Design> {
     let has_experts = move |layer: usize| !dense.contains(&layer) && (layer + 1).is_multiple_of(c.decoder_sparse_step);
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
     Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-        head_dim: c.head_dim,
-        max_position_embeddings: c.max_position_embeddings,
-        hidden_act: c.hidden_act,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: bias,
         output_bias: bias,
         head_norms: HeadNorms::Each,
         window: Box::new(move |_| window),
         experts: Box::new(move |layer| has_experts(layer).then_some(mixture)),
-        ..Design::default()
+        ..llama
     })
 }

@@ -17,7 +17,7 @@ pub(super) use explicit::explicit;
 use serde::Deserialize;
 
 use self::llama3::Llama3;
-use super::Config;
+use super::{Config, checks};
 use crate::error::{Result, quote};
 use crate::kernels::Pairing;
 use crate::nn::Rope;
@@ -119,6 +119,7 @@ const KINDS: &[(&str, &[&str])] = &[
 
 /// The rotation of heads that are turned whole, of a model with `context` positions (`max_position_embeddings`).
 pub(super) fn whole(config: &Config, head_dim: usize, context: usize) -> Result<Rotation> {
+    checks::head_dim(config, head_dim)?;
     let settings = Settings::read(config, context)?;
     if let Some(part) = settings.partial_rotary_factor.filter(|part| *part != 1.0) {
         return Err(config.unsupported(format!("`partial_rotary_factor` of {part} is not supported, only 1 is")));
@@ -131,6 +132,7 @@ pub(super) fn whole(config: &Config, head_dim: usize, context: usize) -> Result<
 
 /// The rotation of heads of which config.json's `partial_rotary_factor` says how much is turned, or else `part`.
 pub(super) fn partial(config: &Config, head_dim: usize, context: usize, part: f64) -> Result<Rotation> {
+    checks::head_dim(config, head_dim)?;
     let settings = Settings::read(config, context)?;
     let part = settings.partial_rotary_factor.unwrap_or(part);
     if !(part > 0.0 && part <= 1.0) {

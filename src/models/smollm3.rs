@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::decoder::{Decoder, Design};
 use super::layer_types::LayerTypes;
+use super::sizes::Sizes;
 use super::{Architecture, Config, rope};
 use crate::error::Result;
 use crate::nn::Bias;
@@ -17,14 +18,29 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     models: "SmolLM3 3B",
     check: |config| design(config)?.check(&config.or("rope_theta", json!(2_000_000))).map(drop),
     complete: |config| {
-        let config = config.completed(SmolLm3Config::default()).or("rope_theta", json!(2_000_000));
-        let c: SmolLm3Config = config.fields()?;
+        let config = config.completed(&DEFAULTS).completed(SmolLm3Config::default()).or("rope_theta", json!(2_000_000));
+        let (c, layers): (SmolLm3Config, _) = (config.fields()?, DEFAULTS.design(&config)?.num_hidden_layers);
         let mut json = rope::explicit(&config, 1.0)?;
         let turns = |layer| u8::from(has_rope(&c.no_rope_layers, c.no_rope_layer_interval, layer));
-        json["no_rope_layers"] = json!((0..c.num_hidden_layers).map(turns).collect::<Vec<_>>());
+        json["no_rope_layers"] = json!((0..layers).map(turns).collect::<Vec<_>>());
         Ok(json)
     },
     load: |config, weights| Decoder::load(&design(config)?, &config.or("rope_theta", json!(2_000_000)), weights),
+};
+
+/// transformers' defaults.
+const DEFAULTS: Sizes = Sizes {
+    vocab_size: 128_256,
+    hidden_size: 2048,
+    intermediate_size: 11008,
+    num_hidden_layers: 36,
+    num_attention_heads: 16,
+    num_key_value_heads: Some(4),
+    head_dim: None,
+    max_position_embeddings: 32768,
+    hidden_act: "silu",
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: true,
 };
 
 /// config.json, in its own spelling; absent fields have transformers' defaults. Rotary positions are read by
@@ -32,18 +48,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 #[derive(Deserialize, Serialize)]
 #[serde(default)]
 struct SmolLm3Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    /// As many as `num_attention_heads` where it is null.
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    hidden_act: String,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    tie_word_embeddings: bool,
     attention_bias: bool,
     mlp_bias: bool,
     use_sliding_window: bool,
@@ -60,17 +64,6 @@ struct SmolLm3Config {
 impl Default for SmolLm3Config {
     fn default() -> Self {
         SmolLm3Config {
-            vocab_size: 128_256,
-            hidden_size: 2048,
-            intermediate_size: 11008,
-            num_hidden_layers: 36,
-            num_attention_heads: 16,
-            num_key_value_heads: Some(4),
-            head_dim: None,
-            hidden_act: "silu".to_owned(),
-            max_position_embeddings: 32768,
-            rms_norm_eps: 1e-6,
-            tie_word_embeddings: true,
             attention_bias: false,
             mlp_bias: false,
             use_sliding_window: false,
@@ -84,13 +77,14 @@ impl Default for SmolLm3Config {
 
 fn design(config: &Config) -> Result<Design> {
     let c: SmolLm3Config = config.fields()?;
+    let llama = DEFAULTS.design(config)?;
     let window = c.sliding_window.filter(|_| c.use_sliding_window);
-    c.layer_types.check(config, c.num_hidden_layers, window)?;
+    c.layer_types.check(config, llama.num_hidden_layers, window)?;
     if c.no_rope_layer_interval == 0 {
         return Err(config.wrong("expected a `no_rope_layer_interval` of at least 1, found 0"));
     }
-    if let Some(found) = c.no_rope_layers.as_ref().map(Vec::len).filter(|found| *found < c.num_hidden_layers) {
-        let expected = c.num_hidden_layers;
+    if let Some(found) = c.no_rope_layers.as_ref().map(Vec::len).filter(|found| *found < llama.num_hidden_layers) {
+        let expected = llama.num_hidden_layers;
         return Err(config.wrong(format!("expected {expected} `no_rope_layers`, one a layer, found {found}")));
     }
     let (layers, interval) = (c.no_rope_layers, c.no_rope_layer_interval);
@@ -98,23 +92,12 @@ fn design(config: &Config) -> Result<Design> {
     let unturned = std::rc::Rc::clone(&turns);
     let bias = if c.attention_bias { Bias::With } else { Bias::Without };
     Ok(Design {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        num_key_value_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-        head_dim: c.head_dim,
-        max_position_embeddings: c.max_position_embeddings,
-        hidden_act: c.hidden_act,
-        rms_norm_eps: c.rms_norm_eps,
-        tie_word_embeddings: c.tie_word_embeddings,
         qkv_bias: bias,
         output_bias: bias,
         mlp_bias: if c.mlp_bias { Bias::With } else { Bias::Without },
         window: Box::new(move |layer| window.filter(|_| c.layer_types.slides(layer, !unturned(layer)))),
         rotation: Box::new(move |layer| turns(layer).then_some(0)),
-        ..Design::default()
+        ..llama
     })
 }
 

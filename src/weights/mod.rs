@@ -11,6 +11,7 @@ mod quant;
 mod quantize;
 mod random;
 mod safetensors;
+mod sizes;
 mod stored;
 mod tables;
 
@@ -20,11 +21,14 @@ use std::sync::{Arc, Mutex};
 
 pub use export::Cast;
 pub use gguf::check_tensors;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "hub"))]
 pub use gguf::kind_of;
 pub use quant::{Mix, Quant};
 pub use random::Made;
 pub use safetensors::check_header;
+#[cfg(all(feature = "cli", feature = "hub"))]
+pub use sizes::Listed;
+pub use sizes::{Sizes, Tensors};
 pub use stored::{Buffer, Dtype, Kind, Stored};
 pub use tables::gathered;
 
@@ -62,6 +66,8 @@ struct Checkpoint {
     /// The formats to quantise matrices to; `None` does not.
     mix: Option<Mix>,
     kind_of_file: FileKind,
+    /// Nobody will look at the numbers.
+    only_sizes: bool,
 }
 
 /// What follows from the files' format.
@@ -84,6 +90,8 @@ pub struct Held {
     pub kind: Kind,
     /// Its bytes as it is kept.
     pub bytes: usize,
+    /// Whether those lie in a mapped file.
+    pub is_mapped: bool,
 }
 
 /// What weights are kept as.
@@ -127,6 +135,13 @@ impl Weights {
         Ok(Weights::new(Checkpoint { file, tensors, dtype, mix, kind_of_file, ..Checkpoint::default() }, compute))
     }
 
+    /// The same weights for somebody who wants to know what they would be kept as: no number is looked at.
+    pub fn open_sizes(files: &WeightFiles, keep: Keep, compute: Compute) -> Result<Weights> {
+        let weights = Weights::open(files, keep, compute)?;
+        let checkpoint = Checkpoint { only_sizes: true, ..Arc::into_inner(weights.checkpoint).unwrap_or_default() };
+        Ok(Weights::new(checkpoint, weights.compute))
+    }
+
     /// Weights without files: every tensor that an architecture asks for is made up in `dtype`, see `random.rs`, and
     /// quantised as `mix` says.
     pub fn random(seed: u64, made: Made, dtype: Dtype, mix: Option<Mix>, compute: Compute) -> Weights {
@@ -161,6 +176,9 @@ impl Weights {
             return Ok(stored); // looked at to be compared, and not held
         }
         let stored = match self.checkpoint.dtype {
+            Some(dtype) if self.has_sizes_only() => {
+                random::zeros(&self.path, Kind::Dense(dtype), stored.slice().len())?
+            }
             Some(dtype) => stored.converted(dtype, &self.compute.pool),
             None => stored,
         };
@@ -186,7 +204,8 @@ impl Weights {
         let format = self.checkpoint.mix.as_ref().and_then(|mix| mix.format(&self.path, inputs));
         let Some(format) = format else { return Ok((self.stored(&shape)?, layout)) };
         if self.has_sizes_only() {
-            let stored = Stored::Blocks(format, Buffer::Heap(Arc::new(vec![0; format.bytes(inputs * outputs)])));
+            self.source(&shape)?;
+            let stored = random::zeros(&self.path, Kind::Blocks(format), inputs * outputs)?;
             self.note(&shape, &stored);
             return Ok((stored, Layout::OutIn));
         }
@@ -234,7 +253,7 @@ impl Weights {
 
     /// Whether nobody will look at the numbers, so that nothing needs to be done to them.
     fn has_sizes_only(&self) -> bool {
-        self.checkpoint.random.as_ref().is_some_and(|random| random.made == Made::Sizes)
+        self.checkpoint.only_sizes || self.checkpoint.random.as_ref().is_some_and(|random| random.made == Made::Sizes)
     }
 
     /// The tensor at this place before anything is done to it.
@@ -342,6 +361,11 @@ impl Weights {
         kept
     }
 
+    /// How most of what layers hold is kept.
+    pub fn main_kind(&self) -> Kind {
+        self.kept().first().map_or(Kind::Dense(Dtype::F32), |(kind, ..)| *kind)
+    }
+
     /// What layers hold, by name.
     pub fn held(&self) -> BTreeMap<String, Held> {
         self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
@@ -349,7 +373,12 @@ impl Weights {
 
     fn note(&self, shape: &[usize], stored: &Stored) {
         let kind = stored.kind();
-        let held = Held { shape: shape.to_vec(), kind, bytes: kind.bytes(stored.slice().len()) };
+        let held = Held {
+            shape: shape.to_vec(),
+            kind,
+            bytes: kind.bytes(stored.slice().len()),
+            is_mapped: stored.is_mapped(),
+        };
         let mut all = self.checkpoint.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.insert(self.path.clone(), held);
     }

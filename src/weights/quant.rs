@@ -209,23 +209,13 @@ pub struct Mix {
     /// Whether it is Falcon, of which llama.cpp's quantiser thinks otherwise.
     is_falcon: bool,
     /// Whether some matrices are stored (inputs, outputs), which GPT-2's are.
-    #[cfg(any(test, feature = "cli"))]
     is_gpt2: bool,
 }
 
 impl Mix {
     /// The mixture for a model of so many layers, `group` query heads for each head of values.
     pub fn new(quant: Quant, layers: usize, group: usize, tied: bool) -> Mix {
-        Mix {
-            quant,
-            layers,
-            group: group.max(1),
-            tied,
-            experts: 0,
-            is_falcon: false,
-            #[cfg(any(test, feature = "cli"))]
-            is_gpt2: false,
-        }
+        Mix { quant, layers, group: group.max(1), tied, experts: 0, is_falcon: false, is_gpt2: false }
     }
 
     /// The mixture for a model with so many experts in a layer.
@@ -253,7 +243,6 @@ impl Mix {
         let has = |part: &str| tensors.clone().any(|(name, _)| name.contains(part));
         let experts = tensors.clone().filter_map(|(name, _)| expert_of(name)).max().map_or(0, |last| last + 1);
         Mix {
-            #[cfg(any(test, feature = "cli"))]
             is_gpt2: tensors.clone().any(|(name, _)| layer_of(name).next_back() == Some("c_attn")),
             is_falcon: has("self_attention.query_key_value") && !has("word_embeddings_layernorm"),
             ..Mix::new(quant, layers, group.unwrap_or(1), tied || !has_head).with_experts(experts)
@@ -295,7 +284,6 @@ impl Mix {
     }
 
     /// The format of a tensor by its shape in the file, and the numbers in its rows.
-    #[cfg(any(test, feature = "cli"))]
     pub fn of_tensor(&self, name: &str, shape: &[usize]) -> Option<Format> {
         let &[first, second] = shape else { return None };
         let is_transposed = self.is_gpt2 && is_turned(name);

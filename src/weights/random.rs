@@ -41,6 +41,14 @@ pub enum Made {
     Sizes,
 }
 
+/// Zeros that take no memory until somebody looks at them.
+pub(super) fn zeros(name: &str, kind: Kind, numbers: usize) -> Result<Stored> {
+    let bytes = kind.bytes(numbers);
+    let map = MmapMut::map_anon(bytes.max(1)).and_then(MmapMut::make_read_only);
+    let map = map.map_err(|error| Error::memory(format!("cannot lay out {}: {error}", quote(name)), ""))?;
+    Ok(Stored::of_file(&Bytes::Mapped(Arc::new(map)), kind, 0..bytes))
+}
+
 impl Random {
     /// A tensor by its full name.
     pub(super) fn tensor(&self, name: &str, shape: &[usize], pool: &Pool) -> Result<Stored> {

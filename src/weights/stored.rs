@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use memmap2::Mmap;
 
-use crate::kernels::{Format, Pool, Slice};
+use crate::kernels::{CacheType, Format, Pool, Slice};
 use crate::mapped::Bytes;
 
 /// The number formats that weights are kept in.
@@ -73,6 +73,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What keys and values are kept as beside such weights, unless somebody asks for something else: exactly where products
+    /// with them are exact, in half precision where those round activations more than that.
+    pub fn cache(self) -> CacheType {
+        match self {
+            Kind::Dense(Dtype::F32 | Dtype::F16) => CacheType::F32,
+            Kind::Dense(Dtype::Bf16) | Kind::Blocks(_) => CacheType::F16,
+        }
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -113,6 +124,16 @@ impl Stored {
             Stored::F16(values) => Slice::F16(values),
             Stored::Bf16(values) => Slice::Bf16(values),
             Stored::Blocks(format, bytes) => Slice::Blocks(*format, bytes),
+        }
+    }
+
+    /// Whether they lie in a mapped file, so that the system may drop them and read them again.
+    pub fn is_mapped(&self) -> bool {
+        match self {
+            Stored::F32(values) => matches!(values, Buffer::Mapped(..)),
+            Stored::F16(values) => matches!(values, Buffer::Mapped(..)),
+            Stored::Bf16(values) => matches!(values, Buffer::Mapped(..)),
+            Stored::Blocks(_, bytes) => matches!(bytes, Buffer::Mapped(..)),
         }
     }
 

@@ -75,10 +75,11 @@ fn a_damaged_config_is_told_with_what_was_expected() {
             ("half a vocabulary", |f| set(f, "vocab_size", json!(256.5)), &["config.json", "256.5"]),
             ("a vocabulary of words", |f| set(f, "vocab_size", json!("many")), &["config.json", "many"]),
             ("1e30 numbers", |f| set(f, "n_embd", json!(1e30)), &["config.json"]),
+            ("more positions", |f| set(f, "n_positions", json!(2_000_000)), &["wpe.weight", "2000000"]),
             (
                 "positions without end",
                 |f| set(f, "n_positions", json!(4_000_000_000_u64)),
-                &["wpe.weight", "[512, 32]"],
+                &["`n_positions`", "4000000000"],
             ),
             ("layers without end", |f| set(f, "n_layer", json!(4_000_000_000_u64)), &["h.2.", "missing"]),
             ("an inner width of 0", |f| set(f, "n_inner", json!(0)), &["`n_inner`", "found 0"]),

@@ -262,7 +262,7 @@ fn an_export_that_fails_leaves_no_file() {
     check(1, &["gpt2", "-o", "x.tar"], &["openai-community/gpt2", "fireside pull"]);
     check(1, &["ember", "-o", "x.tar"], &["inside the program"]);
     check(1, &[".", "-o", "x.tar"], &["copy it as it is"]);
-    check(1, &["../x", "-o", "x.tar"], &["no model's name"]);
+    check(1, &["../nobodys-model", "-o", "x.tar"], &["no model's name"]);
     check(2, &["org/tale"], &["--output"]);
     check(2, &["org/tale", "-o", "-", "--json"], &["stdout"]);
     check(1, &["org/tale", "-o", "."], &["folder"]);

@@ -398,6 +398,7 @@ fn every_setting_is_a_flag_under_the_same_name() {
         "kv",
         "threads",
         "context",
+        "max_memory",
         "file",
         "stream",
         "json",

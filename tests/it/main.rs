@@ -48,6 +48,7 @@ mod jinja;
 #[cfg(all(feature = "cli", feature = "hub", unix))]
 mod lockfile;
 mod long_texts;
+mod memory;
 mod models;
 #[cfg(all(feature = "cli", unix))]
 mod offline;

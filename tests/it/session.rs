@@ -162,3 +162,28 @@ fn a_turn_that_comes_behind_the_border_of_rotations_reads_everything_again_once(
     // The text of the fourth turn passes the border, and what it leaves is of use to the fifth.
     assert_eq!(seen, [(20, 0), (30, 27), (40, 37), (50, 0), (60, 57), (70, 67)]);
 }
+
+/// Behind 48 tokens LongRoPE turns all positions of a text otherwise.
+#[test]
+fn a_session_that_goes_over_longropes_border_and_back_says_what_it_would_say_alone() {
+    for name in ["phi3_longrope", "llama_longrope"] {
+        let folder = copy_of(&fixture(&format!("long/{name}")));
+        write_tokenizer(folder.path());
+        let mut engine = Engine::load(&name_of(folder.path())).expect("the fixture loads");
+        let all = tokens(96, 3, 80);
+        let mut session = engine.session();
+        for (length, new) in
+            [(30, 5), (44, 4), (44, 5), (44, 6), (48, 1), (49, 1), (70, 3), (47, 2), (60, 12), (20, 40)]
+        {
+            let settings = Sampling {
+                max_new_tokens: Some(new),
+                ignore_eos: Some(true),
+                logprobs: Some(true),
+                ..Sampling::greedy()
+            };
+            let alone = finish(engine.generate(all[..length].to_vec(), settings.clone()).expect("a text")).0;
+            let found = finish(session.generate(all[..length].to_vec(), settings).expect("a text")).0;
+            assert_eq!(found, alone, "{name}: {length} tokens and {new} new ones");
+        }
+    }
+}

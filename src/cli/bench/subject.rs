@@ -66,8 +66,9 @@ impl Subject {
         let compute = Compute::open(args.machine.device.unwrap_or_default(), threads)?;
         let config = Config { path: Path::new(shape), json: Value::Object(config) };
         let architecture = config.architecture()?.model_type.to_owned();
-        let (keep, kv) = (args.machine.keep(), args.machine.kv.unwrap_or_default());
-        let bench = Bench::random(&config, (stored, keep), kv, args.machine.context, compute)?;
+        let (keep, kv) = (args.machine.keep(), args.machine.kv);
+        let bench =
+            Bench::random(&config, (stored, keep), kv, (args.machine.context, args.machine.max_memory), compute)?;
         let name = match args.layers {
             Some(layers) => format!("{name}, {}", crate::error::count(layers as usize, "layer")),
             None => name,

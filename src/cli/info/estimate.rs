@@ -51,8 +51,9 @@ impl Machine {
             Kind::Dense(Dtype::Bf16) => Slice::Bf16(&[]),
             Kind::Blocks(format) => Slice::Blocks(format, &[]),
         };
+        let now = Memory::now();
         let memory = match compute.device.is_cpu() {
-            true => Memory::now(),
+            true => Memory { available: args.max_memory.or(now.available), ..now },
             false => Memory { total: None, available: None },
         };
         let bandwidth = compute.kernels.and_then(|kernels| read_bandwidth(kernels, &compute.pool, like));

@@ -1,19 +1,20 @@
 //! A model that is on the Hub and not here: does it run, how large is it, does it fit, how fast would it be.
 
 use anyhow::Result;
+use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use super::estimate::{Machine, Needs, bytes_of};
-use super::sizes::{Sizes, in_gguf, in_headers};
 use super::{Args, answer_rows, memory};
-use crate::cli::model::warn;
+use crate::cli::model::{count, warn};
 use crate::cli::output::answer_json;
 use crate::engine::SUPPORTED;
 use crate::error::{Error, quote};
+use crate::gguf::{Gguf, Tensor};
 use crate::hub::preflight::Preflight;
 use crate::models::Config;
-use crate::weights::check_header;
-use crate::{ARCHITECTURES, CacheType, Hub};
+use crate::weights::{Kind, Listed, Sizes, Tensors, check_header, kind_of};
+use crate::{ARCHITECTURES, CacheType, Dtype, Hub};
 
 /// Room that a download leaves on the disk for everybody else.
 const SPARE_ROOM: u64 = 16 << 20;
@@ -49,7 +50,7 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
     let machine = Machine::measure(&args.machine, sizes.main_kind())?;
     let download: u64 = total(found.plan.files.iter().filter(|file| !file.cached).map(|file| file.size));
     let cached: u64 = total(found.plan.files.iter().filter(|file| file.cached).map(|file| file.size));
-    let kv = args.machine.kv.unwrap_or_default();
+    let kv = args.machine.kv.unwrap_or_else(|| sizes.main_kind().cache());
     let cache = shape.cache_bytes_per_token(kv).zip(context).map(|(bytes, tokens)| bytes.saturating_mul(tokens));
     let needs = Needs { weights: sizes.bytes, cache, per_token: sizes.per_token };
     let room = found.disk_free.map(|free| download == 0 || download.saturating_add(SPARE_ROOM) <= free);
@@ -102,7 +103,7 @@ pub(super) fn show(hub: &Hub, name: &str, args: &Args) -> Result<()> {
         },
     ));
     if !found.is_selection {
-        rows.push(("parameters", sizes.describe()));
+        rows.push(("parameters", describe(&sizes)));
     }
     if config.is_some() {
         rows.push(("layers", or_unknown(shape.layers.map(|n| n.to_string()))));
@@ -233,6 +234,50 @@ impl Shape {
 
 fn total(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
+}
+
+/// `124.4M (f32)`
+fn describe(sizes: &Sizes) -> String {
+    let numbers = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
+    let dtypes: Vec<String> = match &sizes.dtypes[..] {
+        [(dtype, ..)] => vec![dtype.clone()],
+        several => several.iter().map(|(dtype, n, _)| format!("{} {dtype}", numbers(*n))).collect(),
+    };
+    let buffers = match sizes.buffers {
+        0 => String::new(),
+        n => format!("; {} more in buffers are not counted", numbers(n)),
+    };
+    format!("{} ({}){buffers}", numbers(sizes.parameters), dtypes.join(" + "))
+}
+
+/// What the headers of safetensors files list.
+fn in_headers<'a>(headers: impl Iterator<Item = &'a Metadata>) -> Tensors {
+    let listed = |info: &TensorInfo| Listed {
+        shape: info.shape.clone(),
+        stored_as: read_as(info.dtype).map(Kind::Dense).ok_or_else(|| format!("{:?}", info.dtype).to_lowercase()),
+        bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+        is_turned: false,
+    };
+    headers.flat_map(Metadata::tensors).map(|(name, info)| (name, listed(info))).collect()
+}
+
+/// What the head of a GGUF file lists.
+fn in_gguf(gguf: &Gguf) -> crate::Result<Tensors> {
+    let listed = |tensor: Tensor| {
+        let stored_as = tensor.read_as.map(kind_of).map_err(str::to_lowercase);
+        let bytes = tensor.range.len() as u64;
+        (tensor.name, Listed { shape: tensor.shape, stored_as, bytes, is_turned: true })
+    };
+    Ok(gguf.tensors()?.into_iter().map(listed).collect())
+}
+
+fn read_as(dtype: FileDtype) -> Option<Dtype> {
+    match dtype {
+        FileDtype::F32 => Some(Dtype::F32),
+        FileDtype::F16 => Some(Dtype::F16),
+        FileDtype::BF16 => Some(Dtype::Bf16),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
