@@ -94,12 +94,13 @@ impl Constraint {
     /// Whether the grammar compiles, whatever the vocabulary.
     pub(super) fn check(self) -> Result<()> {
         let Constraint { setting, grammar } = self;
-        apart(|| {
+        let checked = apart(STACK, || {
             let init = llguidance::api::GrammarInit::Serialized(TopLevelGrammar::from_grammar(grammar));
             llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| init.to_internal(None, limits())))
                 .map(|_| ())
                 .map_err(|error| refuse(setting, plain(&error.to_string())))
-        })
+        });
+        checked.unwrap_or_else(|error| Err(no_thread(setting, &error)))
     }
 }
 
@@ -156,7 +157,8 @@ impl Vocabulary {
     /// The start of a text under a constraint.
     pub(super) fn guide(&self, constraint: Constraint) -> Result<Guide> {
         let Constraint { setting, grammar } = constraint;
-        let parser = apart(|| self.factory.create_parser(TopLevelGrammar::from_grammar(grammar)));
+        let parser = apart(STACK, || self.factory.create_parser(TopLevelGrammar::from_grammar(grammar)));
+        let parser = parser.map_err(|error| no_thread(setting, &error))?;
         let matcher = Matcher::new(parser);
         if let Some(problem) = matcher.get_error() {
             return Err(refuse(setting, plain(&problem)));
@@ -277,15 +279,17 @@ impl Mask {
 }
 
 /// Runs what a deep grammar would overflow the stack with on a thread that has enough of it.
-fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn apart<T: Send>(stack: usize, work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK);
-        match builder.spawn_scoped(scope, work).map(|thread| thread.join()) {
-            Ok(Ok(done)) => done,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("no thread can be started: {error}"),
-        }
+        let builder = std::thread::Builder::new().name("grammar".to_owned()).stack_size(stack);
+        let thread = builder.spawn_scoped(scope, work).map_err(|error| error.to_string())?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+fn no_thread(setting: &'static str, error: &str) -> Error {
+    let problem = format!("is read on a thread of its own, which the system does not start: {error}");
+    Error::setting(setting, problem, "the limits on processes (`ulimit -u`) or memory (`ulimit -v`) are reached")
 }
 
 fn limits() -> ParserLimits {
@@ -421,5 +425,19 @@ fn plain(problem: &str) -> String {
     match place {
         Some((line, column, rest)) => format!("cannot be read at line {line}, column {column}: {rest}"),
         None => format!("cannot be kept: {}", first.strip_prefix("panic: ").unwrap_or(first)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_another_thread_is_an_error_and_no_panic() {
+        let error = apart(usize::MAX >> 4, || ()).expect_err("no system has such a stack");
+        let error = no_thread("regex", &error);
+        assert!(error.to_string().contains("does not start"), "{error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+        assert_eq!(apart(STACK, || 7).unwrap(), 7);
     }
 }

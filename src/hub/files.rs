@@ -257,6 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn further_chat_templates_lie_in_their_folder() {
+        let check = |name: &str, expected| assert_eq!(is_template(&RepoPath::new(name).unwrap()), expected, "{name}");
+        check("additional_chat_templates/tool_use.jinja", true);
+        check("additional_chat_templates/a/b.jinja", false);
+        check("additional_chat_templates/.jinja", false);
+        check("additional_chat_templates/notes.txt", false);
+        check("chat_template.jinja", false);
+    }
+
+    #[test]
     fn patterns_stand_for_names() {
         let files = paths(&["config.json", "model.safetensors", "onnx/model.onnx"]);
         let check = |pattern: &str, expected: &[&str]| {

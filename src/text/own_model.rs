@@ -244,19 +244,10 @@ impl OwnModel {
         self.vocabulary.id(spelled.as_bytes()).filter(text)
     }
 
-    /// A word as merges of its bytes. Some vocabularies have no token for some control characters, which are left out, as they
-    /// are everywhere else.
+    /// A word as merges of its bytes. Some vocabularies have no token for some control characters, which are left out as if
+    /// they were not written, as by Python's tokenizers.
     fn bytes(&self, merges: &Merges, of: &[Option<u32>; 256], word: &str, ids: &mut Vec<u32>) {
-        let mut symbols = Vec::with_capacity(word.len());
-        for byte in word.bytes() {
-            match of[byte as usize] {
-                Some(id) => symbols.push(id),
-                None => {
-                    merges.apply(&mut symbols);
-                    ids.append(&mut symbols);
-                }
-            }
-        }
+        let mut symbols = word.bytes().filter_map(|byte| of[byte as usize]).collect();
         merges.apply(&mut symbols);
         ids.extend(symbols);
     }

@@ -136,7 +136,11 @@ const ALL: [(&[&str], &[Step], Habits); 27] = [
     ),
     (&["deepseek-coder"], &[NEWLINE, Plain(r"\s?\p{L}+"), Plain(r"\s?\p{P}+"), CJK, DIGIT], PLAIN),
     (&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], &[THREE_DIGITS, CJK_KANA, DEEPSEEK_V3], PLAIN),
-    (&["falcon"], &[Plain(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, Plain("[0-9][0-9][0-9]")], PLAIN),
+    (
+        &["falcon"],
+        &[Plain(r"[[\p{P}&&\p{Age:8.0}]\u{166D}\u{111C9}\$\+<=>\^~\|`]+"), GPT2, Plain("[0-9][0-9][0-9]")],
+        PLAIN,
+    ),
     (&["default"], &[Plain(r"[\p{P}\$\+<=>\^~\|]+"), GPT2, Plain(r"\p{N}+"), Plain("[0-9][0-9][0-9]")], PLAIN),
     (&["bloom", "gpt3-finnish", "poro-chat"], &[BLOOM], PLAIN),
     (&["viking"], &[BLOOM, DIGIT], PLAIN),

@@ -347,6 +347,18 @@ mod terminal {
         terminal.wait_for("/exit leaves");
         terminal.press("/stat\t\r");
         terminal.wait_for("to the first token");
+        terminal.wait_for("> ");
+        terminal.press("/regenerate\r"); // what nothing on the screen would show is said
+        terminal.wait_for("[the same answer: /set do_sample true");
+        terminal.wait_for("> ");
+        terminal.press("/undo\r");
+        terminal.wait_for("[forgot `first ");
+        terminal.wait_for("> ");
+        terminal.press("/clear\r");
+        terminal.wait_for("[begun anew; the system message stays]");
+        terminal.wait_for("> ");
+        terminal.press("/stats\r");
+        terminal.wait_for("nothing was answered yet");
         terminal.leave();
 
         let history = folder.path().join(".local/state/fireside/chat_history");

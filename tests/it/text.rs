@@ -280,3 +280,40 @@ fn the_space_between_a_prompt_and_its_text_is_kept() {
     let cut = engine.generate(vec![1, 5], stopped).unwrap().completions().unwrap().remove(0).generated_text;
     assert!(whole.starts_with(&cut) && cut.contains(stop), "{cut:?} of {whole:?} ends at {stop:?}");
 }
+
+/// What takes the square of a text's length takes hours for these; reading them takes less than a second.
+#[test]
+fn long_texts_of_one_kind_are_read_in_a_moment() {
+    let long = 1 << 20;
+    let mut state = 7u64;
+    let letters: String = (0..long)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b"ABCDEFGHabcdefgh01234567+/"[(state >> 33) as usize % 26])
+        })
+        .collect();
+    let texts = ["a", " ", "\n", "=", "ab", "'", "1", "🦊", "世", "e\u{301}", " \t"];
+    let mut texts: Vec<String> = texts.iter().map(|unit| unit.repeat(long / unit.len())).collect();
+    texts.push(letters);
+    texts.push("e".to_owned() + &"\u{301}".repeat(long / 2));
+    let folder = copy_of(&fixture("tale"));
+    for file in ["tokenizer.json", "vocab.json", "merges.txt"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    std::fs::copy(fixture("sentencepiece/tokenizer.model"), folder.path().join("tokenizer.model")).unwrap();
+    std::fs::copy(fixture("sentencepiece/llama.json"), folder.path().join("tokenizer_config.json")).unwrap();
+    let sentencepiece = Arc::new(Tokenizer::load(&name_of(folder.path())).expect("a tokenizer"));
+    let built = built_like_published_ones();
+    let of =
+        |name: &str| built.iter().find(|(_, case)| case["name"] == name).map(|(tokenizer, _)| Arc::clone(tokenizer));
+    let kinds = [Some(sentencepiece), of("llama3"), of("gemma"), of("unigram")];
+    for tokenizer in kinds.into_iter().map(|tokenizer| tokenizer.expect("a tokenizer")) {
+        for text in texts.iter().filter(|_| !cfg!(debug_assertions)) {
+            let start = std::time::Instant::now();
+            let ids = tokenizer.encode_plain(text).unwrap();
+            assert!(!ids.is_empty());
+            let took = start.elapsed().as_secs_f64();
+            assert!(took < 30.0, "{} {:?}…: {took} s", tokenizer.kind(), &text[..4]);
+        }
+    }
+}

@@ -179,6 +179,11 @@ b' }}
 {{ people | groupby("name", case_sensitive=true) | map("first") | list }}
 {{ people | groupby("home.city") }}
 {{ lines | indent }}|{{ lines | indent(2) }}|{{ lines | indent(2, true) }}|{{ lines | indent(2, blank=true) }}|{{ lines | indent("> ") }}|{{ lines | indent(width=1, first=true, blank=true) }}|{{ "" | indent(first=true) }}|{{ "a\n" | indent }}|{{ "a\r\nb" | indent }}|{{ "a\n\n" | indent(2, true, true) }}
+{{ ints | indent }}
+{{ missing | indent }}
+{{ 5 | truncate }}
+{{ [1, 2] | truncate(5) }}|{{ missing | truncate }}
+{{ d in d }}
 {{ d | items | list }}|{{ missing | items | list }}|{{ {} | items | list }}
 {{ [1] | items | list }}
 {{ "x" | items }}

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::super::output::{Usage, figure, note};
 use super::talk::{Show, Talk, read_messages, write_messages};
 use crate::error::count;
-use crate::{Sampling, quote};
+use crate::{FinishReason, Message, Sampling, quote};
 
 /// What a line asks for.
 #[derive(Debug, PartialEq)]
@@ -99,6 +99,12 @@ pub(super) fn parse(line: &str) -> Option<Result<Command, String>> {
 }
 
 pub(super) fn run(command: Command, talk: &mut Talk, at_terminal: bool) -> Result<Next> {
+    // What nothing on the screen would show.
+    let told = |text: &str| {
+        if at_terminal {
+            note(text);
+        }
+    };
     match command {
         Command::Help => COMMANDS.iter().for_each(|(name, argument, does)| {
             note(&format!("  {:<20} {does}", format!("{name} {argument}")));
@@ -107,7 +113,11 @@ pub(super) fn run(command: Command, talk: &mut Talk, at_terminal: bool) -> Resul
             Some(text) => note(text),
             None => note("there is no system message"),
         },
-        Command::System(Some(text)) => talk.set_system(if text == "-" { String::new() } else { text }),
+        Command::System(Some(text)) => {
+            let is_removed = text == "-";
+            talk.set_system(if is_removed { String::new() } else { text });
+            told(if is_removed { "[there is no system message any more]" } else { "[holds from the next answer on]" });
+        }
         Command::Set(None) => show_settings(talk),
         Command::Set(Some((name, value))) => {
             let sampling = changed(&talk.sampling, &name, Some(&value))?;
@@ -118,8 +128,17 @@ pub(super) fn run(command: Command, talk: &mut Talk, at_terminal: bool) -> Resul
             talk.set_sampling(sampling)?;
         }
         Command::Show => show(talk),
-        Command::Regenerate => drop(talk.ask_again(Show::Turn)?),
-        Command::Undo => talk.undo()?,
+        Command::Regenerate => {
+            let before = talk.messages.last().map(Message::text);
+            let given = talk.ask_again(Show::Turn)?;
+            if before == Some(given.text) && given.finish != FinishReason::Cancelled {
+                told("[the same answer: /set do_sample true and /set temperature 1 draw another]");
+            }
+        }
+        Command::Undo => {
+            let question = talk.undo()?;
+            told(&format!("[forgot {}]", quote(&question)));
+        }
         Command::Save(path) => {
             let messages = talk.everything();
             write_messages(&path, &messages)?;
@@ -133,7 +152,10 @@ pub(super) fn run(command: Command, talk: &mut Talk, at_terminal: bool) -> Resul
                 note(&format!("read {}", count(talk.everything().len(), "message")));
             }
         }
-        Command::Clear => talk.clear(),
+        Command::Clear => {
+            talk.clear();
+            told(if talk.system.is_some() { "[begun anew; the system message stays]" } else { "[begun anew]" });
+        }
         Command::Stats => talk.show_last(),
         Command::Exit => return Ok(Next::Leave),
         Command::Wrong(problem) => bail!(problem),

@@ -138,15 +138,16 @@ impl Talk {
         self.answer(show)
     }
 
-    /// Forgets the last question and its answer.
-    pub(super) fn undo(&mut self) -> Result<()> {
+    /// Forgets the last question, which it gives, and its answer.
+    pub(super) fn undo(&mut self) -> Result<String> {
         let Some(at) = self.messages.iter().rposition(|message| message.role() == "user") else {
             bail!("there is nothing to undo");
         };
+        let question = self.messages[at].text();
         self.messages.truncate(at);
         self.unread = self.unread.min(at);
         self.attempts = 0;
-        Ok(())
+        Ok(question)
     }
 
     /// Answers the last message. A question without an answer does not stay.

@@ -80,8 +80,10 @@ fn indent<'t>(value: &Value<'t>, args: Args<'t>, budget: &Budget) -> Outcome<Val
             " ".repeat(width).into()
         }
     };
-    let text = value.text(budget)?;
-    let ended = [&*text, "\n"].concat();
+    let Some(text) = value.as_str() else {
+        return Err(Fault::new(format!("indent expects a text, found {}", value.kind())));
+    };
+    let ended = [text, "\n"].concat();
     let mut out = String::new();
     for (at, line) in lines(&ended, false).into_iter().enumerate() {
         budget.charge(line.len() + indention.len() + 1)?;
@@ -106,10 +108,12 @@ fn truncate<'t>(value: &Value<'t>, args: Args<'t>, budget: &Budget) -> Outcome<V
             end.chars().count()
         )));
     }
-    let text = value.text(budget)?;
-    if value.len(budget).unwrap_or(0) as i128 <= length.saturating_add(leeway) {
+    if value.len(budget)? as i128 <= length.saturating_add(leeway) {
         return Ok(value.clone());
     }
+    let Some(text) = value.as_str() else {
+        return Err(Fault::new(format!("truncate expects a text, found {}", value.kind())));
+    };
     budget.charge(text.len() + end.len() * 5)?;
     let cut = text.char_indices().nth(kept as usize).map_or(text.len(), |(at, _)| at);
     let mut start = &text[..cut];

@@ -426,6 +426,7 @@ impl<'t> Value<'t> {
                 Ok(false)
             }
             Value::Dict(dict) => {
+                needle.hashable()?;
                 budget.work(dict.entries.len())?;
                 Ok(self.entry(needle).is_some())
             }

@@ -113,7 +113,8 @@ fn only_the_files_that_a_model_needs_are_fetched() {
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
     ];
-    let mut draft = hub.repo("org/tale").file("README.md", "# A tale\n");
+    let further = "additional_chat_templates/tool_use.jinja";
+    let mut draft = hub.repo("org/tale").file("README.md", "# A tale\n").file(further, "x");
     for other in others {
         draft = draft.large_file(other, format!("{other}, which nobody needs").repeat(1000));
     }
@@ -128,9 +129,14 @@ fn only_the_files_that_a_model_needs_are_fetched() {
         );
     }
     let snapshot = home.repo("org/tale").join("snapshots").join(&commit);
-    for needed in
-        ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"]
-    {
+    for needed in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "model.safetensors",
+        further,
+    ] {
         assert!(snapshot.join(needed).is_file(), "{needed}\n{}", told(&outcome, &hub));
         let quoted = hub.file("org/tale", needed);
         let gets = hub.gets(&quoted.sha256) + hub.gets(&format!("/resolve/{commit}/{needed}"));
