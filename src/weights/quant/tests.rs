@@ -122,6 +122,7 @@ fn names_of_every_architecture_have_their_roles() {
     let check = |head: &str, table: &str, matrices: &[(&str, [usize; 2], &str)]| {
         let mut tensors =
             vec![(format!("{table}.weight"), vec![1000, 512]), (format!("{head}.weight"), vec![1000, 512])];
+        tensors.push(("word_embeddings_layernorm.weight".to_owned(), vec![512])); // which Bloom has and Falcon has not
         for layer in 0..8 {
             let named = matrices.iter().map(|(name, shape, _)| (format!("h.{layer}.{name}.weight"), shape.to_vec()));
             tensors.extend(named);
@@ -167,6 +168,29 @@ fn names_of_every_architecture_have_their_roles() {
     let tensors = [("h.0.attn.attention.v_proj.weight", vec![512, 512]), ("h.0.mlp.c_proj.weight", vec![512, 800])];
     let mix = Mix::of(Quant::Q2K, tensors.iter().map(|(name, shape)| (*name, &shape[..])), false);
     assert_eq!(mix.of_tensor(tensors[1].0, &tensors[1].1), Some(Format::Q4_0));
+}
+
+/// As llama-quantize has it: more for the head and less for the ways out; queries that share keys are told by the shapes.
+#[test]
+fn falcon_is_mixed_otherwise() {
+    let mut tensors = vec![("transformer.word_embeddings.weight".to_owned(), vec![1000, 256])];
+    for layer in 0..16 {
+        for (name, outputs, inputs) in [
+            ("self_attention.query_key_value", 384, 256),
+            ("self_attention.dense", 256, 256),
+            ("mlp.dense_4h_to_h", 256, 1024),
+        ] {
+            tensors.push((format!("transformer.h.{layer}.{name}.weight"), vec![outputs, inputs]));
+        }
+    }
+    let down = "q6_k q5_k q4_k q4_k q5_k q4_k q4_k q5_k q4_k q4_k q5_k q4_k q4_k q5_k q5_k q5_k";
+    check(Quant::Q4KM, &tensors, &[("word_embeddings", "q8_0"), ("4h_to_h", down)]);
+    check(
+        Quant::Q2K,
+        &tensors,
+        &[("query_key_value", &["q4_k"; 16].join(" ")), ("attention.dense", &["q2_k"; 16].join(" "))],
+    );
+    check(Quant::Iq4Nl, &tensors, &[("query_key_value", &["q5_k"; 16].join(" "))]);
 }
 
 /// As the reference's source has it: attention of eight experts gets more, routers stay, a token's experts are one layer's.
