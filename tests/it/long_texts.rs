@@ -74,6 +74,10 @@ fn twenty_texts_of_256_words_are_those_of_transformers_for_every_architecture() 
             let same = found.tokens.iter().zip(expected).take_while(|(a, b)| a == b).count();
             assert_eq!(same, NEW, "{}: {} ids, then {same} of {NEW} words", long.name, prompt.len());
         }
+        // candle's own operations, which add up in an order of their own, promise words and no bits.
+        if std::env::var_os("FIRESIDE_KERNELS").is_some_and(|kernels| kernels == "candle") {
+            continue;
+        }
         // One of them by itself, read in other pieces by other numbers of threads: a prompt one token long, one that
         // ends at the window, and the longest, which is behind every border.
         for (request, threads, chunk) in [(0, 1, 1), (10, 3, 7), (19, 1, 33)] {
