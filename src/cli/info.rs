@@ -14,8 +14,8 @@ use serde_json::json;
 use self::estimate::{Machine, Needs};
 use super::model::{MachineArgs, bytes, count, warn};
 use super::output::{answer, answer_json};
-use crate::EMBEDDED;
 use crate::source::Source;
+use crate::{ChatOptions, ChatTemplate, EMBEDDED, Engine, Message};
 
 /// Show a model's architecture, size, memory, licence and defaults; of a model on the Hub without fetching it
 #[derive(clap::Args)]
@@ -83,6 +83,7 @@ fn show(model: &str, is_local: bool, args: &Args) -> Result<()> {
             "vocab_size": info.vocab_size,
             "context": info.context,
             "tokenizer": info.tokenizer,
+            "chat_templates": engine.chat_template().map(ChatTemplate::names).unwrap_or_default(),
             "license": info.license,
             "weight_bytes": info.weight_bytes,
             "cache_bytes_per_token": info.cache_bytes_per_token,
@@ -101,6 +102,7 @@ fn show(model: &str, is_local: bool, args: &Args) -> Result<()> {
         ("layers", info.layers.to_string()),
         ("context", format!("{} tokens", info.context)),
         ("tokenizer", info.tokenizer.clone()),
+        ("chat", chat(&engine)),
         ("memory", memory(info.weight_bytes, cache)),
         ("licence", info.license.clone().unwrap_or_else(|| "not stated beside the weights".to_owned())),
         ("defaults", if defaults.is_empty() { "the pipeline's".to_owned() } else { defaults.join(" ") }),
@@ -109,6 +111,18 @@ fn show(model: &str, is_local: bool, args: &Args) -> Result<()> {
     // Of a small one that is local every row is the same in every run.
     machine.iter().for_each(|(machine, needs)| rows.extend(machine.rows(needs)));
     answer_rows(&rows)
+}
+
+/// Whether one can talk with the model.
+fn chat(engine: &Engine) -> String {
+    let Some(template) = engine.chat_template() else {
+        let refused = engine.chat_prompt(&[Message::user("")], &ChatOptions::default()).err();
+        return refused.map_or_else(String::new, |error| error.to_string());
+    };
+    match &template.names()[..] {
+        [_] => "the model's template".to_owned(),
+        names => format!("the model's templates {}", names.join(", ")),
+    }
 }
 
 fn memory(weights: usize, cache: usize) -> String {

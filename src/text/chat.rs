@@ -289,6 +289,11 @@ impl ChatTemplate {
         self.choose(false).ok().map(|template| template.source.as_str())
     }
 
+    /// The names of all templates: `default` serves where no other is asked for, `tool_use` where there are tools.
+    pub fn names(&self) -> Vec<&str> {
+        self.sources().map(|(name, _)| name).collect()
+    }
+
     /// Names and sources of all templates; `default` is the one that serves where no other is asked for.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
         self.templates.iter().map(|template| (template.name.as_str(), template.source.as_str()))

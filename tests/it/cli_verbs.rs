@@ -134,6 +134,7 @@ fn info_tells_what_a_model_is_and_needs() {
         ("vocab_size", json!(513)),
         ("context", json!(512)),
         ("tokenizer", json!("byte-level BPE, 513 tokens")),
+        ("chat_templates", json!([])),
         ("license", Value::Null),
         ("weight_bytes", json!(58272 * 4)),
         ("cache_bytes_per_token", json!(2 * 2 * 32 * 4)),
@@ -148,6 +149,7 @@ fn info_tells_what_a_model_is_and_needs() {
         "58.3K (f32)",
         "512 tokens",
         "byte-level BPE, 513 tokens",
+        "has no chat template",
         "495.2 KB",
         "licence",
         "eos_token_id=512",
@@ -156,6 +158,12 @@ fn info_tells_what_a_model_is_and_needs() {
         assert!(text.contains(word), "{word}: {text}");
     }
     let card = copy_of(&fixture("tale"));
+    let further = card.path().join("additional_chat_templates");
+    std::fs::create_dir(&further).unwrap();
+    std::fs::write(card.path().join("chat_template.jinja"), "x").unwrap();
+    std::fs::write(further.join("tool_use.jinja"), "y").unwrap();
+    let answer = run(fireside(["info", &name_of(card.path())])).answer();
+    assert!(answer.contains("chat          the model's templates default, tool_use\n"), "{answer}");
     std::fs::write(card.path().join("README.md"), "---\nlanguage: en\nlicense: \"mit\"\n---\n# Tale\n").unwrap();
     assert_eq!(parsed(&run(fireside(["info", &name_of(card.path()), "--json"])).answer())["license"], "mit");
 }
