@@ -82,7 +82,7 @@ pub fn quantize(
     let compute = Compute::open(DeviceChoice::default(), threads)?;
     let (config, _) = read_config(&source)?;
     let held = {
-        let weights = Weights::open(&source.weights, Keep::AsStored, compute.clone())?;
+        let weights = Weights::open_sizes(&source.weights, Keep::AsStored, compute.clone())?;
         (config.architecture()?.load)(&config, &weights)?;
         weights.held()
     };

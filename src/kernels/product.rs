@@ -162,6 +162,11 @@ const PASS_ROWS: usize = 128;
 /// Up to so many rows a piece of [in, out] weights is read row by row.
 const STREAMED_ROWS: usize = 8;
 
+/// Up to so many rows each thread reads a stretch of the weights from end to end, which is up to a seventh faster. With more
+/// rows threads that work side by side share what they read; prompts with bf16 weights are a tenth faster so. Blocks take
+/// longer to unpack than to read, and are faster in stretches whatever the rows.
+const STRETCHED_ROWS: usize = 16;
+
 /// x, laid out for one kind of weights.
 struct Prepared {
     kind: (bool, bool, Layout),
@@ -250,7 +255,7 @@ pub(super) fn linear(
 
     let whole =
         Whole { y: y.as_mut_ptr(), residual: residual.map_or(std::ptr::null(), <[f32]>::as_ptr), stride: outputs };
-    pool.run(across * down, |piece| {
+    let each = |piece: usize| {
         let (pass, mut piece) = (piece / across, piece % across);
         let mut part = 0;
         while piece >= cuts[part].across {
@@ -273,7 +278,13 @@ pub(super) fn linear(
         #[allow(unsafe_code)]
         let out = unsafe { whole.part(first, cut.offset, end - first, columns.clone(), *bias) };
         (kernels.family(matrix).multiply)(matrix, panels, columns, &out);
-    });
+    };
+    let streams = rows <= STRETCHED_ROWS || parts.iter().all(|part| matches!(part.matrix.data, Slice::Blocks(..)));
+    if streams {
+        pool.run_in_stretches(across * down, each)
+    } else {
+        pool.run(across * down, each)
+    }
     // SAFETY: the pieces cover all rows and columns, and each kernel stores every element of its piece.
     #[allow(unsafe_code)]
     unsafe {

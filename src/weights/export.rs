@@ -88,17 +88,23 @@ impl Weights {
         put: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let &[first, second] = shape else {
-            let mut numbers = self.source(shape)?.to_f32();
+            let stored = self.source(shape)?;
+            self.check_finite(&stored)?;
+            let mut numbers = stored.to_f32();
             numbers.iter_mut().for_each(|number| *number += more_by);
             return in_order(bytemuck::cast_slice(&numbers), order, put);
         };
         let (layout, inputs, outputs) =
             if self.is_turned() { (Layout::InOut, first, second) } else { (Layout::OutIn, second, first) };
         let (stored, layout) = match quant::is_kept(&self.path) {
-            true => (self.source(shape)?.converted(Dtype::F32, &self.compute.pool), Layout::OutIn),
+            true => {
+                let stored = self.source(shape)?;
+                self.check_finite(&stored)?;
+                (stored.converted(Dtype::F32, &self.compute.pool), Layout::OutIn)
+            }
             false => self.matrix(layout, inputs, outputs)?,
         };
-        match (&stored, layout) {
+        let done = match (&stored, layout) {
             (Stored::F32(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
             (Stored::F16(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
             (Stored::Bf16(numbers), Layout::InOut) => turned(numbers, inputs, outputs, put),
@@ -106,7 +112,9 @@ impl Weights {
             (Stored::F16(numbers), Layout::OutIn) => in_order(bytemuck::cast_slice(numbers), order, put),
             (Stored::Bf16(numbers), Layout::OutIn) => in_order(bytemuck::cast_slice(numbers), order, put),
             (Stored::Blocks(_, bytes), _) => in_order(bytes, order, put),
-        }
+        };
+        self.release(0..first * second); // nobody will read it again
+        done
     }
 
     /// Whether this is a head that has the embedding's very numbers.

@@ -266,3 +266,26 @@ mod command {
         assert_eq!(told["types"][0]["type"], "BF16", "{told}");
     }
 }
+
+/// What a model holds is looked at while it is written, not before: vectors, what stays f32, and matrices.
+#[cfg(feature = "cli")]
+#[test]
+fn a_model_with_a_number_that_is_none_is_refused_and_leaves_no_file() {
+    let (folder, name) = tiny("gpt2/base");
+    let weights = folder.path().join("model.safetensors");
+    let sound = std::fs::read(&weights).expect("the weights");
+    for (tensor, to) in
+        [("ln_f.weight", "q8_0"), ("wpe.weight", "q8_0"), ("h.0.mlp.c_fc.weight", "f16"), ("wte.weight", "f32")]
+    {
+        std::fs::write(&weights, &sound).expect("written weights");
+        crate::program::edit_tensors(&weights, |tensors| {
+            let found = tensors.iter_mut().find(|(name, _)| name.ends_with(tensor));
+            let (_, tensor) = found.expect("the tensor");
+            tensor.data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+        });
+        let file = folder.path().join("made.gguf");
+        let error = written(&name, to, &file).expect_err("a damaged model").to_string();
+        assert!(error.contains(tensor) && error.contains("NaN"), "{tensor} as {to}: {error}");
+        assert!(!file.exists(), "{tensor} as {to}");
+    }
+}
