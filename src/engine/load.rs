@@ -25,7 +25,7 @@ use crate::nn::{Batch, KvCache, Rows};
 use crate::prompt_cache::{Identity, hex};
 use crate::source::{Location, Source, WeightFiles};
 use crate::text::{ChatFiles, ChatTemplate, Tokenizer};
-use crate::weights::{Dtype, Keep, Quant, Sizes, Tensors, Weights};
+use crate::weights::{Dtype, Keep, Kind, Quant, Sizes, Tensors, Weights};
 
 /// Tokens of a prompt that one step takes: enough that each weight read serves many rows, few enough that a cancelled
 /// prompt stops soon.
@@ -269,8 +269,11 @@ impl EngineBuilder {
 
 /// What somebody may do whose memory holds `most` bytes.
 fn smaller(listed: &Tensors, most: u64) -> String {
-    let quantised = [Quant::Q8_0, Quant::Q4KM, Quant::Q2K].into_iter().find_map(|quant| {
-        let bytes = Sizes::of(listed, Keep::Quantized(quant)).bytes;
+    // Blocks are not quantised again.
+    let are_blocks = listed.values().any(|tensor| matches!(tensor.stored_as, Ok(Kind::Blocks(_))));
+    let choices = if are_blocks { &[][..] } else { &[Quant::Q8_0, Quant::Q4KM, Quant::Q2K] };
+    let quantised = choices.iter().find_map(|quant| {
+        let bytes = Sizes::of(listed, Keep::Quantized(*quant)).bytes;
         (bytes <= most).then(|| format!("quantise with `--quant {quant}` ({})", shown(bytes)))
     });
     let first = quantised.unwrap_or_else(|| "take a smaller model".to_owned());

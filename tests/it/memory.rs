@@ -51,6 +51,17 @@ fn weights_that_do_not_fit_are_refused_with_both_numbers() {
     assert!((quantised.unwrap().info().weight_bytes as u64) < WEIGHTS - 1000);
 }
 
+/// Whose blocks are not quantised again.
+#[test]
+fn of_a_quantised_file_a_smaller_model_is_advised() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("tale.gguf");
+    fireside::quantize(None, &model("tale"), "q8_0".parse().unwrap(), &file, None, |_, _| {}).unwrap();
+    let error = Engine::builder().max_memory(50_000).load(&crate::support::name_of(&file)).unwrap_err();
+    assert!(error.to_string().ends_with("`max_memory` leaves 50.0 KB"), "{error}");
+    assert!(error.hint().unwrap().starts_with("take a smaller model, or allow more"), "{:?}", error.hint());
+}
+
 #[test]
 fn a_text_of_a_known_length_is_refused_before_it_begins() {
     let mut engine = with_room_for(30);
