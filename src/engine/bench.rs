@@ -46,10 +46,10 @@ pub(crate) struct Work {
     pub(crate) dtypes: Vec<String>,
     /// Bytes of weights that a pass reads at least, however many tokens it has.
     pub(crate) bytes_per_pass: usize,
-    /// Multiplications of a token with the weights, by the arithmetic of their format, without the head.
+    /// Multiplications of a token with the weights, by the arithmetic of their format, without `wanted`.
     products: Vec<(Arithmetic, usize)>,
-    /// The same of the head, which runs for tokens whose logits are wanted.
-    head: Vec<(Arithmetic, usize)>,
+    /// The same of what runs only for tokens whose logits are wanted: the last layer behind its keys and values, and the head.
+    wanted: Vec<(Arithmetic, usize)>,
 }
 
 /// What a measurement asks of the machine.
@@ -209,12 +209,12 @@ impl Bench {
         for (arithmetic, count) in &self.work.products {
             add(*arithmetic, 2.0 * *count as f64 * rows * all);
         }
-        let heads = steps + usize::from(tokens > 0);
-        for (arithmetic, count) in &self.work.head {
-            add(*arithmetic, 2.0 * *count as f64 * rows * heads as f64);
+        let wanted = steps + usize::from(tokens > 0);
+        for (arithmetic, count) in &self.work.wanted {
+            add(*arithmetic, 2.0 * *count as f64 * rows * wanted as f64);
         }
-        // A product with the key and one with the value of every row that is seen.
-        add(Arithmetic::F32, 4.0 * shape.q_width as f64 * layers * rows * seen);
+        // A product with the key and one with the value of every row that is seen, of the last layer by wanted tokens alone.
+        add(Arithmetic::F32, 4.0 * shape.q_width as f64 * rows * ((layers - 1.0) * seen + read));
         Demand { bytes: passes as f64 * self.work.bytes_per_pass as f64 + rows * layers * cache_row * read, operations }
     }
 
@@ -313,7 +313,9 @@ impl Work {
             let (numbers, bytes) = (numbers * used / all, bytes * used / all);
             work.bytes_per_pass += bytes;
             if dims.len() == 2 {
-                let to = if dims[0] == shape.vocab_size { &mut work.head } else { &mut work.products };
+                let is_behind = layer_of(name) == Some(shape.n_layers - 1) && !makes_keys(name);
+                let is_wanted = is_behind || dims[0] == shape.vocab_size;
+                let to = if is_wanted { &mut work.wanted } else { &mut work.products };
                 let arithmetic = arithmetic_of(*kind);
                 match to.iter_mut().find(|(known, _)| *known == arithmetic) {
                     Some((_, count)) => *count += numbers,
@@ -325,6 +327,16 @@ impl Work {
         work.dtypes = formats.into_iter().map(|(dtype, _)| dtype).collect();
         work
     }
+}
+
+/// The layer that a tensor belongs to: the first number in its name.
+fn layer_of(name: &str) -> Option<usize> {
+    name.split('.').find_map(|part| part.parse().ok())
+}
+
+/// Whether a tensor makes queries, keys or values.
+fn makes_keys(name: &str) -> bool {
+    ["q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn"].iter().any(|part| name.contains(part))
 }
 
 /// What weights of a format are multiplied in; f16 is widened.
@@ -401,6 +413,12 @@ mod tests {
             let found = Work::of(&sizes, model.shape()).parameters;
             println!("{model_type}: {found}, expected {expected}");
             wrong |= found != expected;
+            // Behind the keys and values of the last layer nothing is computed for tokens without logits.
+            let shape = model.shape();
+            let (held, outputs) = (sizes.held(), shape.n_layers * (shape.q_width + 2 * shape.kv_width));
+            let made = || held.iter().filter(|(name, held)| makes_keys(name) && held.shape.len() == 2);
+            let hidden = made().map(|(_, held)| held.shape.iter().product::<usize>()).sum::<usize>() / outputs;
+            assert!(hidden > 0 && made().all(|(_, held)| held.shape.contains(&hidden)), "{model_type}: {hidden}");
         }
         assert!(!wrong, "see above");
     }

@@ -36,15 +36,24 @@ const UNIT_ROWS: usize = 24;
 /// Rows whose sums are in registers at the same time, where there are so many.
 const ROWS: usize = 6;
 
-/// Tokens of one sequence that attend.
+/// Tokens of one sequence.
 #[derive(Debug)]
 pub struct Sequence<'a> {
     /// The layer's chunks of its cache, with room for these tokens.
     pub chunks: &'a mut [Arc<Chunk>],
     /// Their rows in `qkv`.
     pub tokens: Range<usize>,
-    /// The first one's position.
+    /// So many of them, the last ones, attend; the others leave their keys and values in the cache and nothing else.
+    pub attending: usize,
+    /// The first token's position.
     pub position: usize,
+}
+
+impl Sequence<'_> {
+    /// The first token that attends.
+    fn first(&self) -> usize {
+        self.tokens.end - self.attending
+    }
 }
 
 /// A tier's kernel: what the layer does, `qkv`, and a piece of the work.
@@ -131,7 +140,12 @@ impl Attend<'_> {
 
     /// The units that a sequence's tokens make with each head.
     fn blocks(&self, sequence: &Sequence<'_>) -> usize {
-        sequence.tokens.len().div_ceil(self.unit_tokens())
+        sequence.attending.div_ceil(self.unit_tokens())
+    }
+
+    /// Whether all of a sequence's rows are one unit's, which stores them.
+    fn stores_itself(&self, sequence: &Sequence<'_>) -> bool {
+        sequence.attending == sequence.tokens.len() && self.blocks(sequence) == 1
     }
 
     /// The tokens that make up a unit: whole tiles of rows, and no more than a chunk has.
@@ -153,11 +167,11 @@ fn places(sequence: &Sequence<'_>) -> impl Iterator<Item = (usize, Range<usize>,
 }
 
 impl Kernels {
-    /// Stores the keys and values of all tokens in their caches, then attention of every token over what its sequence's
-    /// cache holds up to its own row.
+    /// Stores the keys and values of all tokens in their caches, then attention of every token that attends over what its
+    /// sequence's cache holds up to its own row.
     ///
-    /// `qkv` is (tokens, queries | keys | values) and `out` (tokens, n_heads * head_dim). The sequences hold all tokens in
-    /// sequence. A chunk that is shared is copied before it is written to.
+    /// `qkv` is (tokens, queries | keys | values) and `out` (attending tokens, n_heads * head_dim). The sequences hold all
+    /// tokens in sequence. A chunk that is shared is copied before it is written to.
     ///
     /// # Panics
     ///
@@ -173,11 +187,13 @@ impl Kernels {
         layer.check(qkv);
         let Heads { n_heads, n_kv_heads, head_dim, .. } = layer.heads;
         let tokens = qkv.len() / layer.width();
-        assert_eq!(out.len(), tokens * n_heads * head_dim, "length of the output with {tokens} tokens");
+        let attending: usize = sequences.iter().map(|sequence| sequence.attending).sum();
+        assert_eq!(out.len(), attending * n_heads * head_dim, "length of the output with {attending} tokens");
         let mut next = 0;
         for sequence in sequences.iter() {
             assert_eq!(sequence.tokens.start, next, "first token of a sequence");
             next = sequence.tokens.end;
+            assert!(sequence.attending <= sequence.tokens.len(), "{} of {:?}", sequence.attending, sequence.tokens);
             let rows = sequence.position + sequence.tokens.len();
             assert!(sequence.chunks.len() >= rows.div_ceil(CHUNK_ROWS), "chunks for {rows} rows");
             sequence.chunks.iter().for_each(|chunk| layer.check_chunk(chunk, sequence.chunks[0].shape()));
@@ -187,15 +203,16 @@ impl Kernels {
 
         let (mut units, mut work) = (Vec::new(), 0);
         let mut rest = out;
-        for sequence in sequences.iter_mut().filter(|sequence| !sequence.tokens.is_empty()) {
+        for sequence in sequences.iter_mut().filter(|sequence| sequence.attending > 0) {
             let blocks = layer.blocks(sequence);
-            let own = if blocks == 1 { sequence.position / CHUNK_ROWS } else { sequence.chunks.len() };
-            let places = places(sequence);
+            let own =
+                if layer.stores_itself(sequence) { sequence.position / CHUNK_ROWS } else { sequence.chunks.len() };
+            let (places, attending) = (places(sequence), sequence.first());
             let shape = sequence.chunks[0].shape();
             let (chunks, open) = sequence.chunks.split_at_mut(own);
             let chunks = &*chunks;
             for block in 0..blocks {
-                let first = sequence.tokens.start + block * layer.unit_tokens();
+                let first = attending + block * layer.unit_tokens();
                 let tokens = first..sequence.tokens.end.min(first + layer.unit_tokens());
                 let at = units.len();
                 let position = sequence.position + first - sequence.tokens.start;
@@ -256,10 +273,13 @@ impl Kernels {
         self.run_all(pool, buffer.len(), layer, qkv, pieces);
     }
 
-    /// Stores the rows of the sequences that are more than one unit, of which several read the same rows.
+    /// Stores the rows of the sequences that are not one unit each: several units read the same rows.
     fn append(&self, pool: &Pool, layer: &Attend<'_>, sequences: &mut [Sequence<'_>], qkv: &[f32]) {
         let (mut pieces, mut rows) = (Vec::new(), 0);
-        for sequence in sequences.iter_mut().filter(|sequence| layer.blocks(sequence) > 1) {
+        for sequence in sequences.iter_mut().filter(|sequence| !sequence.tokens.is_empty()) {
+            if layer.stores_itself(sequence) {
+                continue;
+            }
             rows += sequence.tokens.len();
             let places = places(sequence);
             let first = sequence.position / CHUNK_ROWS;

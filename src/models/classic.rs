@@ -275,7 +275,7 @@ impl Block {
         })
     }
 
-    /// (tokens, hidden_size) → (tokens, hidden_size)
+    /// (tokens, hidden_size) → (tokens, hidden_size), of the last layer (wanted, hidden_size)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let first = &self.attention_norm;
         let second = self.mlp_norm.as_ref().unwrap_or(first);
@@ -286,7 +286,7 @@ impl Block {
             }
             Flow::Parallel => {
                 let sum = self.attend(x, Before::Norm(first), x, batch, layer)?;
-                self.feed(x, Before::Norm(second), &sum)
+                self.feed(&batch.onward(x, layer)?, Before::Norm(second), &sum)
             }
             Flow::NormsLast => {
                 let x = first.forward(&self.attend(x, Before::Nothing, x, batch, layer)?)?;
@@ -304,7 +304,7 @@ impl Block {
     fn attend(&self, x: &Tensor, before: Before, residual: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let qkv = self.qkv.forward(x, before, None)?;
         let attended = self.attention.forward(&qkv, batch, layer)?; // (tokens, n_heads · head_dim)
-        self.attention_out.forward(&attended, Before::Nothing, Some(residual))
+        self.attention_out.forward(&attended, Before::Nothing, Some(&batch.onward(residual, layer)?))
     }
 
     /// residual + mlp(before(x))
@@ -335,7 +335,6 @@ impl Model for Classic {
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(&x, batch, layer)?;
         }
-        let x = batch.select(&x)?; // (wanted, hidden_size)
         let before = self.final_norm.as_ref().map_or(Before::Nothing, Before::Norm);
         match &self.project_out {
             Some(project_out) => self.head.forward(&project_out.forward(&x, before, None)?, Before::Nothing, None),

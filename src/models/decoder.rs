@@ -320,7 +320,7 @@ impl Block {
         })
     }
 
-    /// (tokens, hidden_size) → (tokens, hidden_size)
+    /// (tokens, hidden_size) → (tokens, hidden_size), of the last layer (wanted, hidden_size)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let before = |half: usize| self.norms[half].as_ref().map_or(Before::Nothing, Before::Norm);
         let mut qkv = self.qkv_proj.forward(x, before(0), None)?;
@@ -328,7 +328,8 @@ impl Block {
             qkv = keys.forward_columns(&queries.forward_columns(&qkv, 0)?, queries.dim())?;
         }
         let attended = self.attention.forward(&qkv, batch, layer)?; // (tokens, n_heads · head_dim)
-        let x = self.joins[0].join(x, |residual| self.o_proj.forward(&attended, Before::Nothing, residual))?;
+        let x = batch.onward(x, layer)?;
+        let x = self.joins[0].join(&x, |residual| self.o_proj.forward(&attended, Before::Nothing, residual))?;
         match &self.feed_forward {
             FeedForward::Mlp { gate_up_proj, activation, down_proj } => {
                 let inner = gate_up_proj.forward(&x, before(1), None)?; // (tokens, 2 · intermediate_size)
@@ -413,7 +414,6 @@ impl Model for Decoder {
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(&x, batch, layer)?;
         }
-        let x = batch.select(&x)?; // (wanted, hidden_size)
         let logits = scaled(&self.lm_head.forward(&x, Before::Norm(&self.norm), None)?, self.logit_scale)?;
         match self.logit_cap {
             Some(cap) => bounded(&logits, cap, &self.compute),

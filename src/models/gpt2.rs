@@ -164,11 +164,11 @@ impl Block {
         })
     }
 
-    /// (tokens, n_embd) → (tokens, n_embd)
+    /// (tokens, n_embd) → (tokens, n_embd), of the last layer (wanted, n_embd)
     fn forward(&self, x: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x, Before::Norm(&self.ln_1), None)?; // (tokens, 3 · n_embd)
         let attended = self.attention.forward(&qkv, batch, layer)?;
-        let x = self.attn_c_proj.forward(&attended, Before::Nothing, Some(x))?;
+        let x = self.attn_c_proj.forward(&attended, Before::Nothing, Some(&batch.onward(x, layer)?))?;
         let inner = self.c_fc.forward(&x, Before::Norm(&self.ln_2), None)?; // (tokens, n_inner)
         self.mlp_c_proj.forward(&inner, Before::Activation(self.activation), Some(&x))
     }
@@ -184,7 +184,6 @@ impl Model for Gpt2 {
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(&x, batch, layer)?;
         }
-        let x = batch.select(&x)?; // (wanted, n_embd)
         self.lm_head.forward(&x, Before::Norm(&self.ln_f), None)
     }
 }

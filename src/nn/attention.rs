@@ -3,7 +3,7 @@
 //! softmax(q · kᵀ · scale) · v, after q and k are normalised and turned where a model has that. On the processor one kernel
 //! does it over the cache's chunks where they lie; the reference gathers them and spells it out in candle's operations.
 
-use candle_core::{D, Device, Storage, Tensor};
+use candle_core::{D, DType, Device, Storage, Tensor};
 use half::bf16;
 
 use super::batch::Sequence as Fed;
@@ -107,7 +107,8 @@ impl Attention {
         Attention { slopes: Some(Slopes { slopes, scale, steps }), ..self }
     }
 
-    /// (tokens, queries, keys and values) → (tokens, n_heads · head_dim). Appends keys and values to the caches of `layer`.
+    /// (tokens, queries, keys and values) → (tokens that go on, n_heads · head_dim): see [`Batch::onward`]. Appends keys and
+    /// values of all to the caches of `layer`.
     pub fn forward(&self, qkv: &Tensor, batch: &mut Batch, layer: usize) -> Result<Tensor> {
         match self.compute.kernels {
             Some(kernels) => self.on_host(kernels, qkv, batch, layer),
@@ -126,8 +127,8 @@ impl Attention {
         let (heads, order, window, cap) = (self.heads, self.order, self.window, self.cap);
         let Heads { n_heads, n_kv_heads, head_dim, .. } = self.heads;
 
-        let tokens = layout.dims()[0];
-        let mut out = vec![0.0; tokens * n_heads * head_dim];
+        let onward: usize = batch.sequences().iter().map(|sequence| sequence.onward(layer)).sum();
+        let mut out = vec![0.0; onward * n_heads * head_dim];
         let (mut rest, mut qkv_rest) = (out.as_mut_slice(), numbers);
         // Almost always all sequences are turned alike, and this is one call.
         for alike in batch.sequences().chunk_by_mut(|a, b| self.turns_alike(a, b)) {
@@ -137,17 +138,18 @@ impl Attention {
             let mut sequences = Vec::new();
             for sequence in alike {
                 let tokens = sequence.rows.start - first..sequence.rows.end - first;
-                let position = sequence.cache.len();
+                let (position, attending) = (sequence.cache.len(), sequence.onward(layer));
                 let chunks = sequence.cache.chunks_for(layer, n_kv_heads, head_dim, tokens.len());
-                sequences.push(Sequence { chunks, tokens, position });
+                sequences.push(Sequence { chunks, tokens, attending, position });
             }
             let tokens = sequences.last().map_or(0, |sequence| sequence.tokens.end);
+            let attending: usize = sequences.iter().map(|sequence| sequence.attending).sum();
             let (qkv, qkv_later) = qkv_rest.split_at(tokens * (n_heads + 2 * n_kv_heads) * head_dim);
-            let (out, later) = rest.split_at_mut(tokens * n_heads * head_dim);
+            let (out, later) = rest.split_at_mut(attending * n_heads * head_dim);
             (rest, qkv_rest) = (later, qkv_later);
             kernels.attend(&self.compute.pool, &attend, &mut sequences, qkv, out);
         }
-        Ok(Tensor::from_vec(out, (tokens, n_heads * head_dim), qkv.device())?)
+        Ok(Tensor::from_vec(out, (onward, n_heads * head_dim), qkv.device())?)
     }
 
     /// Whether one rotation serves both sequences.
@@ -167,12 +169,14 @@ impl Attention {
         }
         let (keys, values) = (k.flatten_all()?.to_vec1::<f32>()?, v.flatten_all()?.to_vec1::<f32>()?);
         let width = n_kv_heads * head_dim;
-        let mut outputs = Vec::new();
+        let mut outputs = vec![Tensor::zeros((0, n_heads * head_dim), DType::F32, device)?];
         for sequence in batch.sequences() {
-            let (rows, past) = (sequence.rows.len(), sequence.cache.len());
-            let total = past + rows;
+            let (rows, total) = (sequence.onward(layer), sequence.cache.len() + sequence.rows.len());
             let part = sequence.rows.start * width..sequence.rows.end * width;
             sequence.cache.write(layer, (n_kv_heads, head_dim), &keys[part.clone()], &values[part]);
+            if rows == 0 {
+                continue;
+            }
             let gathered = |numbers: Vec<f32>| -> Result<Tensor> {
                 let heads = Tensor::from_vec(numbers, (total, n_kv_heads, head_dim), device)?.transpose(0, 1)?;
                 // (n_kv_heads, total, head_dim) → (n_heads, total, head_dim): each key head serves its group of queries
@@ -182,7 +186,7 @@ impl Attention {
             };
             let (keys, values) = sequence.cache.read(layer, total);
             let (keys, values) = (gathered(keys)?, gathered(values)?);
-            let q = q.narrow(0, sequence.rows.start, rows)?.transpose(0, 1)?.contiguous()?;
+            let q = q.narrow(0, sequence.rows.end - rows, rows)?.transpose(0, 1)?.contiguous()?;
             let mut scores = (q.matmul(&keys.t()?.contiguous()?)? * f64::from(scale))?; // (n_heads, rows, total)
             if let Some(cap) = self.cap {
                 scores = ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?;
@@ -191,7 +195,7 @@ impl Attention {
                 scores = scores.broadcast_add(&slopes.spelled_out(total, device)?)?;
             }
             let window = self.window.unwrap_or(usize::MAX);
-            let mask: Vec<f32> = (past..total)
+            let mask: Vec<f32> = (total - rows..total)
                 .flat_map(|token| (0..total).map(move |key| key <= token && token - key < window))
                 .map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY })
                 .collect();
@@ -324,9 +328,14 @@ mod tests {
 
     /// One pass over the rows of `qkv`, of which each cache gets as many as it says.
     fn step(attention: &Attention, caches: Vec<(&mut KvCache, usize)>, qkv: &Tensor) -> Vec<f32> {
+        step_of_last(attention, caches.into_iter().map(|(cache, rows)| (cache, rows, rows)).collect(), qkv)
+    }
+
+    /// The same, with the last so many of a cache's rows wanted of the last layer.
+    fn step_of_last(attention: &Attention, caches: Vec<(&mut KvCache, usize, usize)>, qkv: &Tensor) -> Vec<f32> {
         let mut batch = Batch::default();
-        for (cache, rows) in caches {
-            batch.push(&vec![0; rows], cache, Rows::None);
+        for (cache, rows, wanted) in caches {
+            batch.push(&vec![0; rows], cache, if wanted == 0 { Rows::None } else { Rows::Last(wanted) });
         }
         let out = attention.forward(qkv, &mut batch, 0).unwrap();
         batch.commit();
@@ -350,6 +359,39 @@ mod tests {
                         // Rounding a key the other way in a narrow cache is a whole step of its type.
                         let bound = if kind == CacheType::F32 { 1e-5 } else { 3e-3 };
                         assert!((out - right).abs() <= bound, "{} {kind}: {out} at {i}, candle {right}", ours.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_layer_attends_for_wanted_rows_alone() {
+        for kernels in kernels::available().into_iter().map(Some).chain([None]) {
+            for (name, attention) in layers(kernels) {
+                let qkv = numbers(90 + 33, &attention, 3);
+                // In the first of two layers every row goes on.
+                for (n_layers, wanted) in [(1, [90, 33]), (1, [1, 0]), (1, [0, 5]), (1, [0, 0]), (2, [1, 0])] {
+                    let [mut a, mut b, mut c, mut d] = [0; 4].map(|_| KvCache::new(n_layers, CacheType::F32));
+                    let all = step(&attention, vec![(&mut a, 90), (&mut b, 33)], &qkv);
+                    let fed = vec![(&mut c, 90, wanted[0]), (&mut d, 33, wanted[1])];
+                    let out = step_of_last(&attention, fed, &qkv);
+                    let row = all.len() / (90 + 33);
+                    let kept = |rows: Range<usize>| &all[rows.start * row..rows.end * row];
+                    let right = match n_layers {
+                        1 => [kept(90 - wanted[0]..90), kept(90 + 33 - wanted[1]..90 + 33)].concat(),
+                        _ => all.clone(),
+                    };
+                    let bound = if kernels.is_some() { 0.0 } else { 1e-5 };
+                    assert_eq!(out.len(), right.len(), "{name}, {wanted:?} of {n_layers} layers");
+                    for (out, right) in out.iter().zip(&right) {
+                        assert!(
+                            (out - right).abs() <= bound,
+                            "{name}, {wanted:?} of {n_layers} layers: {out}, {right}"
+                        );
+                    }
+                    for (stored, cache, rows) in [(&a, &c, 90), (&b, &d, 33)] {
+                        assert!((0..rows).all(|row| stored.has_same_row(cache, row)), "{name}, {wanted:?}");
                     }
                 }
             }

@@ -29,6 +29,8 @@ pub struct Batch<'a> {
 
 pub(super) struct Sequence<'a> {
     pub(super) rows: Range<usize>,
+    /// How many of the last rows are wanted.
+    wanted: usize,
     pub(super) cache: &'a mut KvCache,
 }
 
@@ -36,6 +38,12 @@ impl Sequence<'_> {
     /// How long the sequence will be, as far as that is known.
     pub(super) fn goal(&self) -> usize {
         self.cache.goal().max(self.cache.len() + self.rows.len())
+    }
+
+    /// The last rows, which go on behind the attention of a layer; see [`Batch::onward`].
+    pub(super) fn onward(&self, layer: usize) -> usize {
+        let is_last = layer + 1 == self.cache.layers().len();
+        if is_last { self.wanted } else { self.rows.len() }
     }
 }
 
@@ -46,10 +54,12 @@ impl<'a> Batch<'a> {
         let end = start + tokens.len();
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((cache.len()..cache.len() + tokens.len()).map(|p| p as u32));
-        if let Rows::Last(count) = rows {
-            self.wanted.extend((end - count..end).map(|row| row as u32));
-        }
-        self.sequences.push(Sequence { rows: start..end, cache });
+        let wanted = match rows {
+            Rows::None => 0,
+            Rows::Last(count) => count,
+        };
+        self.wanted.extend((end - wanted..end).map(|row| row as u32));
+        self.sequences.push(Sequence { rows: start..end, wanted, cache });
     }
 
     /// All tokens, sequence after sequence.
@@ -62,8 +72,13 @@ impl<'a> Batch<'a> {
         &self.positions
     }
 
-    /// The wanted rows of (tokens, dim).
-    pub fn select(&self, x: &Tensor) -> Result<Tensor> {
+    /// The rows of (tokens, dim) that go on behind the attention of a layer, which gives back as many: all of them, but of
+    /// the last layer those that are wanted. Nobody reads what becomes of the others.
+    pub fn onward(&self, x: &Tensor, layer: usize) -> Result<Tensor> {
+        let rows: usize = self.sequences.iter().map(|sequence| sequence.onward(layer)).sum();
+        if rows == self.tokens.len() {
+            return Ok(x.clone());
+        }
         let indices = Tensor::new(self.wanted.as_slice(), x.device())?;
         Ok(x.index_select(&indices, 0)?)
     }

@@ -66,7 +66,8 @@ impl Case {
     fn step(&self, kernels: &Kernels, pool: &Pool, cache: &mut Cache, tokens: std::ops::Range<usize>) -> Vec<f32> {
         let qkv = &self.qkv[tokens.start * self.width()..tokens.end * self.width()];
         let mut out = vec![f32::NAN; tokens.len() * self.heads.n_heads * self.heads.head_dim];
-        let sequence = Sequence { chunks: cache.grow(tokens.end), tokens: 0..tokens.len(), position: tokens.start };
+        let (chunks, attending) = (cache.grow(tokens.end), tokens.len());
+        let sequence = Sequence { chunks, tokens: 0..tokens.len(), attending, position: tokens.start };
         kernels.attend(pool, &self.layer(), &mut [sequence], qkv, &mut out);
         out
     }
@@ -90,7 +91,7 @@ impl Case {
         }
         let mut out = vec![f32::NAN; n_heads * head_dim];
         assert_eq!(qkv.len(), (n_heads + 2 * n_kv_heads) * head_dim);
-        let sequence = Sequence { chunks: &mut wide.chunks, tokens: 0..1, position: last };
+        let sequence = Sequence { chunks: &mut wide.chunks, tokens: 0..1, attending: 1, position: last };
         best().attend(&pool(1), &self.layer(), &mut [sequence], &qkv, &mut out);
         out
     }
@@ -387,25 +388,42 @@ fn sequences_of_one_batch_do_not_know_of_each_other() {
             let cases: Vec<Case> = [3, 70, 1, 130, 64].into_iter().map(|tokens| Case::new(4, 2, 16, tokens)).collect();
             let fed = [3, 1, 1, 20, 64];
             let layer = cases[0].layer();
-            let mut caches: Vec<Cache> = cases.iter().map(|case| case.cache(kind)).collect();
-            let mut alone = Vec::new();
-            let mut qkv = Vec::new();
-            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
-                let past = case.tokens - fed;
-                case.step(kernels, &pool(1), cache, 0..past);
-                alone.extend(case.step(kernels, &pool(1), &mut cache.clone(), past..case.tokens));
-                qkv.extend_from_slice(&case.qkv[past * case.width()..]);
+            // All of them attend, or some of the last ones.
+            for attending in [fed, [1, 0, 1, 7, 30], [0; 5]] {
+                let mut caches: Vec<Cache> = cases.iter().map(|case| case.cache(kind)).collect();
+                let (mut alone, mut stored, mut qkv) = (Vec::new(), Vec::new(), Vec::new());
+                for (((case, cache), fed), attending) in cases.iter().zip(&mut caches).zip(fed).zip(attending) {
+                    let past = case.tokens - fed;
+                    case.step(kernels, &pool(1), cache, 0..past);
+                    let mut cache = cache.clone();
+                    let out = case.step(kernels, &pool(1), &mut cache, past..case.tokens);
+                    alone.extend_from_slice(&out[out.len() / fed * (fed - attending)..]);
+                    stored.push(cache);
+                    qkv.extend_from_slice(&case.qkv[past * case.width()..]);
+                }
+                let pool = pool(2);
+                let (mut sequences, mut next) = (Vec::new(), 0);
+                for (((case, cache), fed), attending) in cases.iter().zip(&mut caches).zip(fed).zip(attending) {
+                    let (chunks, position) = (cache.grow(case.tokens), case.tokens - fed);
+                    sequences.push(Sequence { chunks, tokens: next..next + fed, attending, position });
+                    next += fed;
+                }
+                let mut out = vec![f32::NAN; alone.len()];
+                kernels.attend(&pool, &layer, &mut sequences, &qkv, &mut out);
+                assert_eq!(bits(&alone), bits(&out), "{} {kind}", kernels.name());
+                for ((case, cache), stored) in cases.iter().zip(&caches).zip(&stored) {
+                    for row in 0..case.tokens {
+                        let read = |cache: &Cache| cache.chunks[row / CHUNK_ROWS].read(row % CHUNK_ROWS);
+                        assert_eq!(
+                            read(cache),
+                            read(stored),
+                            "row {row} of {}: {} {kind}",
+                            case.tokens,
+                            kernels.name()
+                        );
+                    }
+                }
             }
-            let pool = pool(2);
-            let (mut sequences, mut next) = (Vec::new(), 0);
-            for ((case, cache), fed) in cases.iter().zip(&mut caches).zip(fed) {
-                let position = case.tokens - fed;
-                sequences.push(Sequence { chunks: cache.grow(case.tokens), tokens: next..next + fed, position });
-                next += fed;
-            }
-            let mut out = vec![f32::NAN; alone.len()];
-            kernels.attend(&pool, &layer, &mut sequences, &qkv, &mut out);
-            assert_eq!(bits(&alone), bits(&out), "{} {kind}", kernels.name());
         }
     }
 }
@@ -517,6 +535,6 @@ fn two_to_the_power_of_x_is_within_an_ulp_below_zero() {
 fn a_cache_that_is_too_short_is_named() {
     let case = Case::new(1, 1, 4, 65);
     let mut cache = case.cache(CacheType::F32);
-    let sequence = Sequence { chunks: cache.grow(64), tokens: 0..65, position: 0 };
+    let sequence = Sequence { chunks: cache.grow(64), tokens: 0..65, attending: 65, position: 0 };
     best().attend(&pool(1), &case.layer(), &mut [sequence], &case.qkv, &mut [0.0; 65 * 4]);
 }
