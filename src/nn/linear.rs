@@ -207,7 +207,7 @@ impl Op<'_> {
         let residual = residual.map(|(storage, layout)| numbers(storage, layout)).transpose()?;
         let x = numbers(x.0, x.1)?;
         let y = self.kernels.linear(&self.compute.pool, self.parts, self.before, x, residual);
-        let outputs = y.len().checked_div(rows).unwrap_or(0);
+        let outputs = self.parts.iter().map(|part| part.matrix.outputs).sum::<usize>();
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
     }
 }

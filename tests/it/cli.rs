@@ -81,7 +81,7 @@ fn only_one_line_break_is_taken_off_a_prompt_and_none_off_an_argument() {
 #[test]
 fn the_embedded_model_works_without_any_file() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = fireside(["generate", "-n", "8", "Hello World"]);
+    let mut command = fireside(["generate", "-t", "0", "-n", "8", "Hello World"]);
     command.current_dir(folder.path());
     let answer = run(command).answer();
     assert!(

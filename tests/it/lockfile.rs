@@ -276,7 +276,8 @@ fn pull_writes_a_lock_that_another_machine_fetches() {
     assert_eq!(folders.lines().map(Path::new).collect::<Vec<_>>(), expected);
     assert!(!snapshot(&yours, "org/tale", &newer).exists());
     assert_eq!(fs::read_to_string(yours.repo("org/tale").join("refs/main")).unwrap(), first);
-    let text = done(&yours, &hub, &["generate", "--offline", "--model", "org/tale", "-n", "8", "Once upon a time"]);
+    let text =
+        done(&yours, &hub, &["generate", "--offline", "--model", "org/tale", "-t", "0", "-n", "8", "Once upon a time"]);
     assert!(text.len() > 10, "{text}");
     // From here on it needs nobody.
     hub.forget_seen();

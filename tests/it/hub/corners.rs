@@ -60,7 +60,7 @@ fn single_files_of_a_newer_commit_do_not_break_the_model_that_is_whole() {
     hub.repo("org/tale").file("README.md", "newer").file("config.json", "{}").publish();
     done("pull --file", &home.run(&hub, ["pull", "org/tale", "--file", "README.md"]), &hub);
     hub.stop();
-    let outcome = home.run(&hub, ["generate", "--offline", "--model", "org/tale", "-n", "3", "The fox"]);
+    let outcome = home.run(&hub, ["generate", "--offline", "--model", "org/tale", "-n", "3", "-t", "0", "The fox"]);
     done("generate --offline", &outcome, &hub);
 }
 

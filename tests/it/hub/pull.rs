@@ -286,7 +286,7 @@ fn a_renamed_repository_is_followed() {
     let snapshot = Path::new(outcome.stdout.trim_end());
     assert!(snapshot.join("model.safetensors").is_file(), "{}", told(&outcome, &hub));
     hub.forget_seen();
-    let run = home.run(&hub, ["generate", "--max-new-tokens", "3", "--model", "org/old", PROMPT]);
+    let run = home.run(&hub, ["generate", "-t", "0", "--max-new-tokens", "3", "--model", "org/old", PROMPT]);
     done("generate by the old name", &run, &hub);
     assert!(hub.seen().is_empty(), "{}", told(&run, &hub));
 }
