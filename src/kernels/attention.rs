@@ -611,21 +611,17 @@ fn weigh_keys<const VECTORS: usize, const ROWS: usize>(
             column += 1;
         }
     }
-    let len = sums.len() / ROWS;
-    for (r, sums) in sums.chunks_exact_mut(len).enumerate() {
+    for r in 0..ROWS {
         let (start, end) = seen[r];
-        factors[r] = 1.0;
-        if start < end {
-            let columns = start / LANES..end.div_ceil(LANES);
-            if let Some(cap) = cap {
-                bound(&mut weights[r].as_chunks_mut().0[columns.clone()], cap);
-            }
-            if let Some(tilt) = tilts.1.get(r) {
-                tilt.add(tilts.0 + columns.start * LANES, &mut weights[r].as_chunks_mut().0[columns]);
-            }
-            factors[r] = soften(&mut weights[r], start, end, sums);
+        let own = start / LANES..end.div_ceil(LANES);
+        if let (Some(cap), true) = (cap, start < end) {
+            bound(&mut weights[r].as_chunks_mut().0[own.clone()], cap);
+        }
+        if let (Some(tilt), true) = (tilts.1.get(r), start < end) {
+            tilt.add(tilts.0 + own.start * LANES, &mut weights[r].as_chunks_mut().0[own]);
         }
     }
+    *factors = if from < to { soften(weights, seen, from / LANES..columns, sums) } else { [1.0; ROWS] };
 }
 
 /// `VECTORS` vectors of scores from vector `first` on: one chain over the elements of a head. What lies `ahead` elements on
@@ -657,50 +653,71 @@ fn scores<const VECTORS: usize, const ROWS: usize>(
     sums
 }
 
-/// Turns a row's scores from `start` to `end` into weights, against the largest score so far, and adds them up; what was
-/// summed up before has to be multiplied by the result.
+/// Turns scores into weights, against the largest score of a row so far, and adds them up; what was summed up before has to
+/// be multiplied by the result. All rows at once, a step after the other, so that none waits for its own last step.
 #[inline(always)]
-fn soften(scores: &mut Coefficients, start: usize, end: usize, sums: &mut [f32]) -> f32 {
-    let (first, last) = (start / LANES, end.div_ceil(LANES));
-    let vectors = &mut scores.as_chunks_mut::<LANES>().0[first..last];
-    if !start.is_multiple_of(LANES) || !end.is_multiple_of(LANES) {
-        for (v, scores) in vectors.iter_mut().enumerate() {
-            let key = (first + v) * LANES;
-            for i in 0..LANES {
-                let inside = key + i >= start && key + i < end;
-                scores[i] = if inside { scores[i] } else { f32::NEG_INFINITY };
+fn soften<const ROWS: usize>(
+    scores: &mut [Coefficients; ROWS],
+    seen: &[(usize, usize); ROWS],
+    columns: Range<usize>, // vectors that any row sees
+    sums: &mut [f32],
+) -> [f32; ROWS] {
+    const { assert!(ROWS <= LANES) };
+    let len = sums.len() / ROWS;
+    let (mut before, mut max) = ([0.0; LANES], [0.0; LANES]);
+    for r in 0..ROWS {
+        let (start, end) = seen[r];
+        let vectors = &mut scores[r].as_chunks_mut::<LANES>().0[columns.clone()];
+        if start > columns.start * LANES || end < columns.end * LANES {
+            for (v, scores) in vectors.iter_mut().enumerate() {
+                let key = (columns.start + v) * LANES;
+                for i in 0..LANES {
+                    let inside = key + i >= start && key + i < end;
+                    scores[i] = if inside { scores[i] } else { f32::NEG_INFINITY };
+                }
             }
         }
-    }
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    for scores in vectors.iter() {
-        for i in 0..LANES {
-            largest[i] = if scores[i] > largest[i] { scores[i] } else { largest[i] };
+        let mut largest = [f32::NEG_INFINITY; LANES];
+        for scores in vectors.iter() {
+            for i in 0..LANES {
+                largest[i] = if scores[i] > largest[i] { scores[i] } else { largest[i] };
+            }
+        }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
+            }
+            half /= 2;
+        }
+        before[r] = sums[r * len + Sums::MAX];
+        max[r] = if largest[0] > before[r] { largest[0] } else { before[r] };
+        sums[r * len + Sums::MAX] = max[r];
+        if start < end {
+            sums[r * len + Sums::ANY] = 1.0;
         }
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
-        }
-        half /= 2;
-    }
-    let before = sums[Sums::MAX];
-    let max = if largest[0] > before { largest[0] } else { before };
-    let factor = exp2_below_zero(before - max);
-    sums[Sums::MAX] = max;
-    sums[Sums::ANY] = 1.0;
-    let total = &mut sums[Sums::TOTAL..].as_chunks_mut::<LANES>().0[0];
+    let mut factors = [0.0; LANES];
     for i in 0..LANES {
-        total[i] *= factor;
+        // A row that has seen nothing yet weighs nothing, whatever that is measured against.
+        max[i] = if max[i] == f32::NEG_INFINITY { 0.0 } else { max[i] };
+        factors[i] = exp2_below_zero(before[i] - max[i]);
     }
-    for scores in vectors {
+    for r in 0..ROWS {
+        let total: &mut [f32; LANES] = &mut sums[r * len + Sums::TOTAL..].as_chunks_mut().0[0];
+        let mut sum = *total;
         for i in 0..LANES {
-            scores[i] = exp2_below_zero(scores[i] - max);
-            total[i] += scores[i];
+            sum[i] *= factors[r];
         }
+        for scores in &mut scores[r].as_chunks_mut::<LANES>().0[columns.clone()] {
+            for i in 0..LANES {
+                scores[i] = exp2_below_zero(scores[i] - max[r]);
+                sum[i] += scores[i];
+            }
+        }
+        *total = sum;
     }
-    factor
+    std::array::from_fn(|r| factors[r])
 }
 
 /// Rows of values, from row `first` of the tile on. What lies `ahead` elements on is wanted next.
