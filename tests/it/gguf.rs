@@ -7,6 +7,7 @@ pub mod file;
 mod hostile;
 pub mod model;
 mod unusual;
+mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
