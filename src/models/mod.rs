@@ -42,6 +42,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result, quote};
 use crate::nn::Batch;
+use crate::source::is_gguf;
 use crate::weights::Weights;
 
 /// A network with its weights: immutable, shared by all sequences.
@@ -243,9 +244,9 @@ impl<'a> Config<'a> {
 
     /// A config.json that contradicts itself.
     pub fn wrong(&self, problem: impl Into<String>) -> Error {
-        let hint = match self.path.extension() {
-            Some(ending) if ending == "gguf" => "the file's metadata are damaged; take another copy of the model",
-            _ => "config.json is damaged or belongs to another model",
+        let hint = match is_gguf(&self.path.to_string_lossy()) {
+            true => "the file's metadata are damaged; take another copy of the model",
+            false => "config.json is damaged or belongs to another model",
         };
         Error::file(self.path, problem, hint)
     }

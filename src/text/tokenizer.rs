@@ -20,7 +20,7 @@ use super::vocabulary::named_byte;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
-use crate::source::{Location, Source, TokenizerFiles};
+use crate::source::{Location, Source, TokenizerFiles, is_gguf};
 
 /// Ids that a file may give to its tokens: several times what the largest vocabularies have, and few enough to walk through.
 const MOST_IDS: usize = 1 << 22;
@@ -109,7 +109,7 @@ impl Tokenizer {
     /// The tokenizer in a GGUF file of this name, which need not hold a model.
     fn in_gguf(name: &str) -> Option<Result<Tokenizer>> {
         let path = Path::new(name);
-        let file = path.extension().is_some_and(|extension| extension == "gguf") && path.is_file();
+        let file = is_gguf(name) && path.is_file();
         file.then(|| Tokenizer::open(&TokenizerFiles::Gguf(Location::Disk(path.to_owned()))))
     }
 
