@@ -38,7 +38,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result, quote};
 use crate::nn::Batch;
@@ -213,17 +213,11 @@ impl<'a> Config<'a> {
     /// The fields that an architecture reads.
     pub fn fields<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
         T::deserialize(&self.json).map_err(|error| {
-            // serde does not say where; the field is the one without which the rest is sound. Each try copies the file, and
-            // the largest config.json of a real model has about a hundred fields.
-            const MOST_TRIED: usize = 200;
-            let keys = self.json.as_object().into_iter().flat_map(|object| object.keys());
-            let culprit = keys.take(MOST_TRIED).find(|key| {
-                let mut rest = self.json.clone();
-                rest.as_object_mut().is_some_and(|object| object.remove(*key).is_some())
-                    && T::deserialize(&rest).is_ok()
-            });
+            // serde does not say where. It reads in the file's order, and no field must be there: the first that fails alone.
+            let mut fields = self.json.as_object().into_iter().flatten();
+            let culprit = fields.find(|(name, value)| T::deserialize(json!({ *name: value })).is_err());
             match culprit {
-                Some(key) => self.wrong(format!("{}: {}", quote(key), error)),
+                Some((name, _)) => self.wrong(format!("{}: {error}", quote(name))),
                 None => self.wrong(error.to_string()),
             }
         })

@@ -22,6 +22,9 @@ use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
 use crate::source::{Location, Source, TokenizerFiles, is_gguf};
 
+/// Ids that a file may give to its tokens: several times what the largest vocabularies have, and few enough to walk through.
+const MOST_IDS: usize = 1 << 22;
+
 /// A model's tokenizer.
 pub struct Tokenizer {
     model: Model,
@@ -95,6 +98,10 @@ impl Tokenizer {
         let id_limit = vocabulary.into_values().max().map_or(0, |id| id as usize + 1);
         if id_limit == 0 {
             return Err(Error::file(files.path(), "expected a vocabulary, found no token", HINT));
+        }
+        if id_limit > MOST_IDS {
+            let problem = format!("expected ids of tokens below {MOST_IDS}, found {}", id_limit - 1);
+            return Err(Error::file(files.path(), problem, HINT));
         }
         Ok(Tokenizer { model: Model::Crate(Box::new(model)), special, id_limit, spelling })
     }
