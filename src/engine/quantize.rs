@@ -150,8 +150,6 @@ impl Plan {
         let complete = (architecture.complete)(config)?;
         let model_type = complete["model_type"].as_str().unwrap_or(architecture.model_type);
         let mut description = describe(config.path, model_type, &complete)?;
-        description
-            .text("general.name", source.name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("model"));
         if let Some(license) = source.license() {
             description.text("general.license", &license);
         }
@@ -210,9 +208,13 @@ impl Plan {
         }
         tasks.sort_by_key(|task| place_in_file(&task.planned.name));
         let mut pairs = description.pairs;
-        pairs.extend(metadata_of(&source.tokenizer, rows, &complete)?);
+        let name = source.name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("model");
+        let tokenizer = metadata_of(&source.tokenizer, rows, &complete, name)?;
+        pairs.push(("general.name".to_owned(), Written::Text(tokenizer.name)));
+        pairs.extend(tokenizer.pairs);
         pairs.extend(templates(&ChatTemplate::load(&ChatFiles::beside(&source.config))?));
-        Ok(Plan { pairs, tasks, notices: description.notices })
+        let notices = [description.notices, tokenizer.notices].concat();
+        Ok(Plan { pairs, tasks, notices })
     }
 
     /// What a file says of a model that came as a GGUF file: the same, but for the types.
