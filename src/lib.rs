@@ -39,6 +39,7 @@ mod prompt_cache;
 mod source;
 mod text;
 mod weights;
+mod whole;
 
 pub use device::DeviceChoice;
 pub use engine::{

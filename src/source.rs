@@ -208,7 +208,7 @@ fn gguf_in(folder: &Path) -> Result<Option<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         names.extend(entry.map_err(failed)?.file_name().into_string().ok());
     }
-    names.retain(|name| name.ends_with(".gguf") && is_first_part(name) && is_a_model(name));
+    names.retain(|name| is_gguf(name) && is_first_part(name) && is_a_model(name));
     names.sort();
     match &names[..] {
         [] => Ok(None),
@@ -225,6 +225,17 @@ fn gguf_in(folder: &Path) -> Result<Option<PathBuf>> {
             ))
         }
     }
+}
+
+/// A file's name up to the ending that all GGUF files have, in capitals or not, and that ending.
+fn split_gguf(name: &str) -> Option<(&str, &str)> {
+    let (stem, ending) = name.split_at_checked(name.len().checked_sub(".gguf".len())?)?;
+    ending.eq_ignore_ascii_case(".gguf").then_some((stem, ending))
+}
+
+/// True for the name or path of a GGUF file.
+pub(crate) fn is_gguf(name: &str) -> bool {
+    split_gguf(name).is_some()
 }
 
 /// False for the later parts of a split model.
@@ -247,7 +258,7 @@ fn beside_weights(name: &str, file: &Path) -> Result<Source> {
         around(name, folder, WeightFiles::Sharded(location))
     } else if file_name.ends_with(".safetensors") {
         around(name, folder, WeightFiles::Single(location))
-    } else if file_name.ends_with(".gguf") {
+    } else if is_gguf(&file_name) {
         match PartName::of(&file_name).filter(|part| part.part != 1) {
             None => Ok(Source::of_gguf(name, location)),
             Some(part) => {
@@ -339,24 +350,26 @@ pub(crate) struct PartName<'a> {
     /// From 1.
     pub(crate) part: u32,
     pub(crate) parts: u32,
+    /// `.gguf`, as the file spells it.
+    pub(crate) ending: &'a str,
 }
 
 impl<'a> PartName<'a> {
     /// Reads a file's name; `None` where it is no part's.
     pub(crate) fn of(name: &'a str) -> Option<PartName<'a>> {
-        let stem = name.strip_suffix(".gguf")?;
+        let (stem, ending) = split_gguf(name)?;
         let (rest, parts) = stem.rsplit_once("-of-")?;
         let (base, part) = rest.rsplit_once('-')?;
         let number = |text: &str| {
             (text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
         };
         let (part, parts) = (number(part)?, number(parts)?);
-        (1..=parts).contains(&part).then_some(PartName { base, part, parts })
+        (1..=parts).contains(&part).then_some(PartName { base, part, parts, ending })
     }
 
     /// The name of another part.
     pub(crate) fn other(self, part: u32) -> String {
-        format!("{}-{part:05}-of-{:05}.gguf", self.base, self.parts)
+        format!("{}-{part:05}-of-{:05}{}", self.base, self.parts, self.ending)
     }
 }
 
@@ -397,11 +410,15 @@ mod tests {
     #[test]
     fn names_of_parts_are_taken_apart() {
         let name = PartName::of("m-Q4_K_M-00002-of-00003.gguf").unwrap();
-        assert_eq!(name, PartName { base: "m-Q4_K_M", part: 2, parts: 3 });
+        assert_eq!(name, PartName { base: "m-Q4_K_M", part: 2, parts: 3, ending: ".gguf" });
         assert_eq!(
             (name.other(1), name.other(3)),
             ("m-Q4_K_M-00001-of-00003.gguf".into(), "m-Q4_K_M-00003-of-00003.gguf".into())
         );
+        let name = PartName::of("M-00001-OF-00002.GGUF");
+        assert_eq!(name, None, "the words are the splitter's");
+        let name = PartName::of("M-00001-of-00002.GGUF").unwrap();
+        assert_eq!(name.other(2), "M-00002-of-00002.GGUF");
         for other in [
             "m.gguf",
             "m-00001-of-00003",
@@ -409,6 +426,9 @@ mod tests {
             "m-00000-of-00003.gguf",
             "m-00004-of-00003.gguf",
             "m-0000x-of-00003.gguf",
+            "m-00001-of-00003.gguff",
+            "é",
+            "",
         ] {
             assert_eq!(PartName::of(other), None, "{other}");
         }

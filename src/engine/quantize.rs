@@ -86,7 +86,16 @@ pub fn quantize(
         (config.architecture()?.load)(&config, &weights)?;
         weights.held()
     };
-    let weights = Weights::open(&source.weights, cast.keep(), compute)?;
+    let keep = cast.keep();
+    let blocks = held.iter().find_map(|(name, held)| match held.kind {
+        Kind::Blocks(format) if matches!(keep, Keep::Quantized(_)) => Some((name, format)),
+        _ => None,
+    });
+    if let (WeightFiles::Gguf(file), Some((name, format))) = (&source.weights, blocks) {
+        let problem = format!("tensor {} is quantised already ({})", quote(name), format.name());
+        return Err(Error::unsupported(file.path(), problem, "quantise the model from f32, f16 or bf16"));
+    }
+    let weights = Weights::open(&source.weights, keep, compute)?;
     let mut plan = match &source.weights {
         WeightFiles::Gguf(file) => Plan::from_gguf(file, &weights, &held)?,
         _ => Plan::from_safetensors(&source, &config, &weights, &held)?,
@@ -141,8 +150,6 @@ impl Plan {
         let complete = (architecture.complete)(config)?;
         let model_type = complete["model_type"].as_str().unwrap_or(architecture.model_type);
         let mut description = describe(config.path, model_type, &complete)?;
-        description
-            .text("general.name", source.name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("model"));
         if let Some(license) = source.license() {
             description.text("general.license", &license);
         }
@@ -201,9 +208,13 @@ impl Plan {
         }
         tasks.sort_by_key(|task| place_in_file(&task.planned.name));
         let mut pairs = description.pairs;
-        pairs.extend(metadata_of(&source.tokenizer, rows, &complete)?);
+        let name = source.name.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("model");
+        let tokenizer = metadata_of(&source.tokenizer, rows, &complete, name)?;
+        pairs.push(("general.name".to_owned(), Written::Text(tokenizer.name)));
+        pairs.extend(tokenizer.pairs);
         pairs.extend(templates(&ChatTemplate::load(&ChatFiles::beside(&source.config))?));
-        Ok(Plan { pairs, tasks, notices: description.notices })
+        let notices = [description.notices, tokenizer.notices].concat();
+        Ok(Plan { pairs, tasks, notices })
     }
 
     /// What a file says of a model that came as a GGUF file: the same, but for the types.

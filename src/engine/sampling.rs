@@ -5,7 +5,9 @@
 
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::constraint::{Constraint, Schema};
 #[cfg(feature = "cli")]
@@ -430,7 +432,7 @@ impl<'de> Deserialize<'de> for Truncation {
 
 /// JSON's `true`, `false` or a word, for settings that have both.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `true`, `false` or a word")]
 enum BoolOrWord {
     Bool(bool),
     Word(String),
@@ -447,23 +449,18 @@ impl BoolOrWord {
 }
 
 /// `x` or `[x, y]`: transformers takes both.
-fn one_or_many<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany<T> {
-        One(T),
-        Many(Vec<T>),
-    }
-    Ok(Option::deserialize(deserializer)?.map(|value| match value {
-        OneOrMany::One(one) => vec![one],
-        OneOrMany::Many(many) => many,
-    }))
+fn one_or_many<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    let read = |value: Value| match value {
+        Value::Array(_) => Vec::deserialize(value),
+        one => T::deserialize(one).map(|one| vec![one]),
+    };
+    Option::deserialize(deserializer)?.map(read).transpose().map_err(serde::de::Error::custom)
 }
 
 /// `{"id": bias}` or `[[id, bias]]`.
 fn logit_bias<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<LogitBias>>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected biases by the ids of tokens, as in `[[464, 2.5]]`")]
     enum MapOrList {
         Map(std::collections::BTreeMap<String, f64>),
         List(Vec<LogitBias>),

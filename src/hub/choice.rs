@@ -9,6 +9,7 @@ use super::name::{HubName, RepoPath, Selection};
 use super::pull::{Plan, PlannedFile};
 use super::transfer::is_whole;
 use crate::error::{Error, HubFailure, Result, quote};
+use crate::source::is_gguf;
 
 /// The files of a model, or those that the user named.
 pub(super) struct Choice<'r> {
@@ -70,7 +71,7 @@ pub(super) fn choose<'r>(
 
 /// The files of a model in GGUF, where it is one.
 pub(super) fn gguf_of<'r>(choice: &Choice<'r>) -> Option<Vec<&'r RemoteFile>> {
-    let is_gguf = choice.config.is_none() && choice.weights.iter().all(|file| file.path.as_str().ends_with(".gguf"));
+    let is_gguf = choice.config.is_none() && choice.weights.iter().all(|file| is_gguf(file.path.as_str()));
     (is_gguf && !choice.weights.is_empty()).then(|| choice.weights.clone())
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::name::{HubName, RepoPath, Selection};
 use crate::error::{Error, HubFailure, Result, quote};
-use crate::source::{PartName, is_a_model};
+use crate::source::{PartName, is_a_model, is_gguf};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -163,7 +163,7 @@ fn is_quantised_as(file: &RepoPath, quantisation: &str) -> bool {
 }
 
 fn is_gguf_model(file: &RepoPath) -> bool {
-    file.as_str().ends_with(".gguf") && is_a_model(file.as_str())
+    is_gguf(file.as_str()) && is_a_model(file.as_str())
 }
 
 fn is_weights(file: &RepoPath) -> bool {
@@ -215,6 +215,9 @@ mod tests {
             "m-Q8_0-00001-of-00002.gguf",
             "m-Q8_0-00002-of-00002.gguf",
             "sub/m.q5_0.gguf",
+            "CAPITALS-Q6_K-00001-of-00002.GGUF",
+            "CAPITALS-Q6_K-00002-of-00002.GGUF",
+            "MMPROJ-Q6_K.GGUF",
         ]);
         let check = |name: &str, expected: &[&str]| {
             let found = weights(&name.parse().unwrap(), &files).unwrap();
@@ -229,6 +232,7 @@ mod tests {
         check("a/b:q4_k_s", &["m-Q4_K_S.gguf"]);
         check("a/b:Q8_0", &["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"]);
         check("a/b:Q5_0", &["sub/m.q5_0.gguf"]);
+        check("a/b:q6_k", &["CAPITALS-Q6_K-00001-of-00002.GGUF", "CAPITALS-Q6_K-00002-of-00002.GGUF"]);
         check("a/b/sub/m.q5_0.gguf", &["sub/m.q5_0.gguf"]);
         for name in ["a/b:Q4_K", "a/b:Q2_K", "a/b/none.gguf"] {
             assert!(weights(&name.parse().unwrap(), &files).is_err(), "{name}");

@@ -51,7 +51,7 @@ pub use self::pull::{Plan, PlannedFile, Pulled};
 use self::settings::{Network, Settings, Token};
 use crate::error::{Error, HubFailure, Result, quote};
 use crate::gguf::Gguf;
-use crate::source::{Location, PartName, Source, TokenizerFiles};
+use crate::source::{Location, PartName, Source, TokenizerFiles, is_gguf};
 
 /// What a model is held against before its weights move.
 pub(crate) struct Requirements {
@@ -374,7 +374,7 @@ fn unnamed(name: &str) -> Error {
 
 /// Whether a name stands for one file that is not GGUF.
 fn is_single_file(name: &HubName) -> bool {
-    matches!(&name.selection, Selection::File(file) if !file.as_str().ends_with(".gguf"))
+    matches!(&name.selection, Selection::File(file) if !is_gguf(file.as_str()))
 }
 
 fn not_a_model(name: &HubName) -> Error {

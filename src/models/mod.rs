@@ -38,10 +38,11 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result, quote};
 use crate::nn::Batch;
+use crate::source::is_gguf;
 use crate::weights::Weights;
 
 /// A network with its weights: immutable, shared by all sequences.
@@ -212,17 +213,11 @@ impl<'a> Config<'a> {
     /// The fields that an architecture reads.
     pub fn fields<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
         T::deserialize(&self.json).map_err(|error| {
-            // serde does not say where; the field is the one without which the rest is sound. Each try copies the file, and
-            // the largest config.json of a real model has about a hundred fields.
-            const MOST_TRIED: usize = 200;
-            let keys = self.json.as_object().into_iter().flat_map(|object| object.keys());
-            let culprit = keys.take(MOST_TRIED).find(|key| {
-                let mut rest = self.json.clone();
-                rest.as_object_mut().is_some_and(|object| object.remove(*key).is_some())
-                    && T::deserialize(&rest).is_ok()
-            });
+            // serde does not say where. It reads in the file's order, and no field must be there: the first that fails alone.
+            let mut fields = self.json.as_object().into_iter().flatten();
+            let culprit = fields.find(|(name, value)| T::deserialize(json!({ *name: value })).is_err());
             match culprit {
-                Some(key) => self.wrong(format!("{}: {}", quote(key), error)),
+                Some((name, _)) => self.wrong(format!("{}: {error}", quote(name))),
                 None => self.wrong(error.to_string()),
             }
         })
@@ -249,9 +244,9 @@ impl<'a> Config<'a> {
 
     /// A config.json that contradicts itself.
     pub fn wrong(&self, problem: impl Into<String>) -> Error {
-        let hint = match self.path.extension() {
-            Some(ending) if ending == "gguf" => "the file's metadata are damaged; take another copy of the model",
-            _ => "config.json is damaged or belongs to another model",
+        let hint = match is_gguf(&self.path.to_string_lossy()) {
+            true => "the file's metadata are damaged; take another copy of the model",
+            false => "config.json is damaged or belongs to another model",
         };
         Error::file(self.path, problem, hint)
     }

@@ -83,6 +83,9 @@ const STRUCTURE: &[&str] = &[
     "[PAD]",
 ];
 
+/// What is in the names of models whose tokens take white space.
+pub(super) const PHI3: &[&str] = &["phi-3", "phi3"];
+
 /// The families of vocabularies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -149,7 +152,8 @@ pub(super) fn read(metadata: &Metadata) -> Result<OwnModel> {
     };
     let begin = around("tokenizer.ggml.add_bos_token", add_begin, BEGIN, 1)?;
     let end = around("tokenizer.ggml.add_eos_token", add_end, END, 2)?;
-    let rstrip = if is_phi3(metadata)? { before_white_space(&vocabulary) } else { Vec::new() };
+    let name = metadata.string("general.name").ok().flatten().unwrap_or_default();
+    let rstrip = if takes_white_space(name) { before_white_space(&vocabulary) } else { Vec::new() };
     let habits = Habits { space_prefix, begin, end, rstrip };
     OwnModel::new(vocabulary, algorithm, habits).map_err(wrong)
 }
@@ -290,17 +294,22 @@ fn bpe(metadata: &Metadata, vocabulary: &Vocabulary, words: Words) -> Result<Alg
     Ok(Algorithm::Bpe { merges: Merges::new(vocabulary.len(), &merges), words, bytes })
 }
 
-/// Phi-3's special tokens take the white space after them, which no key of the format can say.
-fn is_phi3(metadata: &Metadata) -> Result<bool> {
-    let name = metadata.string("general.name").ok().flatten().unwrap_or_default().to_lowercase();
-    Ok(name.contains("phi-3") || name.contains("phi3"))
+/// Phi-3's special tokens take the white space after them, which no key of the format can say but the model's name.
+pub(super) fn takes_white_space(name: &str) -> bool {
+    let name = name.to_lowercase();
+    PHI3.iter().any(|phi3| name.contains(phi3))
+}
+
+/// Whether a token of such a model does, one that is cut out of texts beforehand.
+pub(super) fn is_before_white_space(token: &[u8]) -> bool {
+    !matches!(token, b"<unk>" | b"<s>" | b"<|endoftext|>")
 }
 
 fn before_white_space(vocabulary: &Vocabulary) -> Vec<u32> {
-    let strips = |id: &u32| match vocabulary.name(*id) {
-        b"</s>" => true,
-        b"<unk>" | b"<s>" | b"<|endoftext|>" => false,
-        _ => matches!(vocabulary.kind(*id), Kind::Control | Kind::Unknown | Kind::UserDefined),
+    let strips = |id: &u32| {
+        let (name, kind) = (vocabulary.name(*id), vocabulary.kind(*id));
+        name == b"</s>"
+            || matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined) && is_before_white_space(name)
     };
     (0..vocabulary.len() as u32).filter(strips).collect()
 }

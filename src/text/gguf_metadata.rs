@@ -9,7 +9,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::gguf::{PHI3, is_before_white_space, takes_white_space};
 use super::own_model::SpacePrefix;
+use super::pair;
 use super::sentencepiece::{self, Said};
 use super::vocabulary::Kind;
 use crate::error::{Error, Result, quote};
@@ -46,6 +48,16 @@ const SPLITS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What a GGUF file says of a tokenizer.
+pub(crate) struct InFile {
+    /// Keys and values.
+    pub(crate) pairs: Vec<(String, Written)>,
+    /// The model's name, by which some readers tell what no key says.
+    pub(crate) name: String,
+    /// What the file does not say, for the user.
+    pub(crate) notices: Vec<String>,
+}
+
 /// The parts of a tokenizer.json that a GGUF file can say.
 #[derive(Deserialize)]
 struct Parts {
@@ -65,6 +77,12 @@ struct Added {
     id: u32,
     content: String,
     special: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
 #[derive(Deserialize)]
@@ -102,8 +120,8 @@ impl Merge {
     }
 }
 
-/// Keys and values of a tokenizer whose model has a table of `rows` tokens, with the tokens that config.json names.
-pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -> Result<Vec<(String, Written)>> {
+/// What a file says of a tokenizer whose model has a table of `rows` tokens, with the tokens that config.json names.
+pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value, name: &str) -> Result<InFile> {
     let path = files.path();
     let parts = match files {
         TokenizerFiles::Json(json) => {
@@ -112,9 +130,10 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -
                 Error::unsupported(path, format!("expected a BPE tokenizer: {error}"), "keep the model in safetensors")
             })?
         }
-        TokenizerFiles::VocabAndMerges(vocab, merges) => parts_of_pair(vocab, merges)?,
-        TokenizerFiles::SentencePiece(file) => return of_sentencepiece(file, rows, config),
-        TokenizerFiles::Gguf(_) => return Ok(Vec::new()), // its keys are copied as they are
+        TokenizerFiles::VocabAndMerges(vocab, merges) => parts_of_pair(vocab, merges, rows)?,
+        TokenizerFiles::SentencePiece(file) => return of_sentencepiece(file, rows, config, name),
+        // Its keys are copied as they are.
+        TokenizerFiles::Gguf(_) => return Ok(InFile { pairs: Vec::new(), name: name.to_owned(), notices: Vec::new() }),
     };
     let mut pairs = Vec::new();
     let mut say = |key: &str, value| pairs.push((format!("{PREFIX}{key}"), value));
@@ -136,7 +155,16 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -
     if let Some(id) = parts.model.unk_token.as_deref().and_then(id_of) {
         say("unknown_token_id", Written::U32(id));
     }
-    let first = config["bos_token_id"].as_u64();
+    let around = parts.around();
+    let first = match &around.0[..] {
+        [] => config["bos_token_id"].as_u64(),
+        [begin] => id_of(begin).map(u64::from),
+        several => {
+            let names: Vec<String> = several.iter().map(|name| quote(name)).collect();
+            let problem = format!("expected one token before each text, found {}", names.join(" and "));
+            return Err(Error::unsupported(path, problem, "keep the model in safetensors"));
+        }
+    };
     let last = config["eos_token_id"].as_u64().or(config["eos_token_id"][0].as_u64());
     for (key, id) in
         [("bos_token_id", first), ("eos_token_id", last), ("padding_token_id", config["pad_token_id"].as_u64())]
@@ -145,19 +173,77 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value) -
             say(key, Written::U32(id as u32));
         }
     }
-    let adds = |id: Option<u64>| {
-        id.and_then(|id| tokens.get(id as usize)).is_some_and(|token| parts.post_processor_adds(token))
+    let end = last.and_then(|id| tokens.get(id as usize));
+    say("add_bos_token", Written::Bool(!around.0.is_empty()));
+    say("add_eos_token", Written::Bool(end.is_some_and(|end| around.1.contains(end))));
+    let flagged = |flag: fn(&Added) -> bool| -> Vec<u32> {
+        parts.added_tokens.iter().filter(|token| flag(token)).map(|token| token.id).collect()
     };
-    say("add_bos_token", Written::Bool(adds(first)));
-    say("add_eos_token", Written::Bool(adds(last)));
+    let beside =
+        Beside { rstrip: flagged(|token| token.rstrip), others: flagged(|token| token.lstrip || token.single_word) };
+    let (name, notices) = beside.told(name, &tokens, &kinds);
     say("tokens", Written::Texts(tokens));
     say("token_type", Written::Integers(kinds));
-    Ok(pairs)
+    Ok(InFile { pairs, name, notices })
+}
+
+/// Tokens that look at what stands beside them in a text.
+struct Beside {
+    /// They take the white space after them.
+    rstrip: Vec<u32>,
+    /// They take the white space before them, or stand for whole words only.
+    others: Vec<u32>,
+}
+
+impl Beside {
+    /// The name by which readers take the tokens as they are, as far as a name can do that, and what is lost.
+    ///
+    /// Where it has `phi-3` in it all special tokens but three take the white space after them, and llama.cpp looks for those
+    /// three and for `</s>`, without which it does not load the file.
+    fn told(mut self, name: &str, tokens: &[String], kinds: &[i32]) -> (String, Vec<String>) {
+        let is_cut = |id: &usize| matches!(kinds[*id], CONTROL | UNKNOWN | USER_DEFINED);
+        let by_name = (0..tokens.len())
+            .filter(|id| tokens[*id] == "</s>" || is_cut(id) && is_before_white_space(tokens[*id].as_bytes()));
+        self.rstrip.sort_unstable();
+        let looked_for = ["</s>", "<unk>", "<s>", "<|endoftext|>"];
+        let is_phi3 = by_name.map(|id| id as u32).eq(self.rstrip.iter().copied())
+            && looked_for.iter().all(|wanted| tokens.iter().any(|token| token == wanted));
+        let mut name = name.to_owned();
+        match (is_phi3, takes_white_space(&name)) {
+            (true, false) => name = format!("phi-3 {name}"),
+            (false, true) => name = without_phi3(&name),
+            _ => {}
+        }
+        let lost: Vec<u32> = match is_phi3 {
+            true => self.others,
+            false => self.rstrip.into_iter().chain(self.others).collect(),
+        };
+        const SHOWN: usize = 3;
+        let shown: Vec<String> = lost.iter().take(SHOWN).map(|id| quote(&tokens[*id as usize])).collect();
+        let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
+        let notice = format!(
+            "a GGUF file cannot say that {}{more} take the white space beside them or stand for whole words only (`rstrip`, \
+             `lstrip`, `single_word`): where texts have such tokens, other tokens come of them than from this model's own files",
+            shown.join(", ")
+        );
+        (name, if lost.is_empty() { Vec::new() } else { vec![notice] })
+    }
+}
+
+/// `Phi-3 mini` → `Phi 3 mini`
+fn without_phi3(name: &str) -> String {
+    let mut name = name.to_owned();
+    for phi3 in PHI3 {
+        while let Some(at) = name.to_ascii_lowercase().find(phi3) {
+            name.replace_range(at + "phi".len()..at + phi3.len(), " 3");
+        }
+    }
+    name
 }
 
 /// SentencePiece's own file, which says of its tokens what a GGUF file does.
-fn of_sentencepiece(file: &Location, rows: usize, config: &Value) -> Result<Vec<(String, Written)>> {
-    let Said { names, mut scores, kinds, habits } = sentencepiece::said(file)?;
+fn of_sentencepiece(file: &Location, rows: usize, config: &Value, name: &str) -> Result<InFile> {
+    let Said { names, mut scores, kinds, habits, added } = sentencepiece::said(file)?;
     if names.len() > rows {
         return Err(too_many(file.path(), rows, rows));
     }
@@ -169,12 +255,20 @@ fn of_sentencepiece(file: &Location, rows: usize, config: &Value) -> Result<Vec<
         })?);
     }
     tokens.extend((tokens.len()..rows).map(unused));
-    scores.resize(rows, UNMERGED);
     let mut kinds: Vec<i32> = kinds.into_iter().map(number_of).collect();
+    let unknown = kinds.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32);
+    // As converters have them: what was added below all that merges make, and rows without a token below that.
+    for (id, special) in added {
+        scores[id as usize] = -1000.0;
+        if special || looks_special(&tokens[id as usize]) {
+            kinds[id as usize] = CONTROL;
+        }
+    }
+    scores.resize(rows, -10_000.0);
     kinds.resize(rows, UNUSED);
     let size = |name: &str| config[name].as_u64().or(config[name][0].as_u64()).map(|id| id as u32);
     let ids = [
-        ("unknown_token_id", kinds.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32)),
+        ("unknown_token_id", unknown),
         ("bos_token_id", habits.begin.or(size("bos_token_id"))),
         ("eos_token_id", habits.end.or(size("eos_token_id"))),
         ("padding_token_id", size("pad_token_id")),
@@ -186,13 +280,23 @@ fn of_sentencepiece(file: &Location, rows: usize, config: &Value) -> Result<Vec<
         ("add_bos_token", Written::Bool(habits.begin.is_some())),
         ("add_eos_token", Written::Bool(habits.end.is_some())),
         ("scores", Written::Floats(scores)),
-        ("tokens", Written::Texts(tokens)),
-        ("token_type", Written::Integers(kinds)),
     ];
     let known =
         |(key, id): (&'static str, Option<u32>)| Some((key, Written::U32(id.filter(|id| (*id as usize) < rows)?)));
     pairs.extend(ids.into_iter().filter_map(known));
-    Ok(pairs.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect())
+    let (name, notices) = Beside { rstrip: habits.rstrip, others: Vec::new() }.told(name, &tokens, &kinds);
+    pairs.extend([("tokens", Written::Texts(tokens)), ("token_type", Written::Integers(kinds))]);
+    let pairs = pairs.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect();
+    Ok(InFile { pairs, name, notices })
+}
+
+/// Names of structure, which converters take for it even where a model's files have them as text.
+fn looks_special(token: &str) -> bool {
+    let is_around = |start: &str, end: &str| token.starts_with(start) && token.ends_with(end);
+    matches!(token, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
+        || is_around("<|", "|>")
+        || is_around("<｜", "｜>")
+        || is_around("<unused", ">")
 }
 
 /// The name of a row of the table that no token has.
@@ -305,33 +409,40 @@ impl Parts {
         prepended || self.pre_tokenizer["type"] == "Metaspace" && (scheme == "always" || scheme == "first")
     }
 
-    /// Whether a token is put around every text.
-    fn post_processor_adds(&self, token: &str) -> bool {
-        fn adds(processor: &Value, token: &str) -> bool {
-            let members = processor["processors"].as_array();
-            let single = processor["single"].as_array();
-            members.is_some_and(|members| members.iter().any(|member| adds(member, token)))
-                || single.is_some_and(|single| single.iter().any(|part| part["SpecialToken"]["id"] == token))
+    /// The tokens that are put before and after every text.
+    fn around(&self) -> (Vec<String>, Vec<String>) {
+        fn add(processor: &Value, around: &mut (Vec<String>, Vec<String>)) {
+            for member in processor["processors"].as_array().into_iter().flatten() {
+                add(member, around);
+            }
+            let mut is_before = true;
+            for part in processor["single"].as_array().into_iter().flatten() {
+                match part["SpecialToken"]["id"].as_str() {
+                    Some(token) if is_before => around.0.push(token.to_owned()),
+                    Some(token) => around.1.push(token.to_owned()),
+                    None => is_before = false,
+                }
+            }
         }
-        adds(&self.post_processor, token)
+        let mut around = (Vec::new(), Vec::new());
+        add(&self.post_processor, &mut around);
+        around
     }
 }
 
-/// GPT-2's own form.
-fn parts_of_pair(vocab: &Location, merges: &Location) -> Result<Parts> {
-    let damaged = |error: serde_json::Error| {
-        let problem = format!("expected an object of tokens and ids: {error}");
+/// GPT-2's own form, with what the settings beside it say.
+fn parts_of_pair(vocab: &Location, merges: &Location, rows: usize) -> Result<Parts> {
+    let damaged = |error: String| {
+        let problem = format!("expected a tokenizer that can be written: {error}");
         Error::file(vocab.path(), problem, "copy the tokenizer's files from where the model came from")
     };
-    let vocab: HashMap<String, u32> = serde_json::from_str(&vocab.read_text()?).map_err(damaged)?;
-    let special = vocab.iter().filter(|(name, _)| name.starts_with("<|") && name.ends_with("|>"));
-    let added_tokens = special.map(|(name, id)| Added { id: *id, content: name.clone(), special: true }).collect();
-    let text = merges.read_text()?;
-    let merges = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
-    let merges = merges.map(|line| Merge::Line(line.to_owned())).collect();
-    let model = Model { byte_fallback: false, ignore_merges: false, unk_token: None, vocab, merges };
-    let pre_tokenizer = json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": true });
-    Ok(Parts { normalizer: Value::Null, pre_tokenizer, post_processor: Value::Null, added_tokens, model })
+    let tokenizer = pair::tokenizer(vocab, merges)?;
+    let last = tokenizer.get_vocab(true).into_values().max().unwrap_or_default() as usize;
+    if last >= rows {
+        return Err(too_many(vocab.path(), rows, last));
+    }
+    let json = tokenizer.to_string(false).map_err(|error| damaged(error.to_string()))?;
+    serde_json::from_str(&json).map_err(|error| damaged(error.to_string()))
 }
 
 /// `<0x0A>` and its kin.

@@ -22,6 +22,12 @@ use crate::source::Location;
 
 /// Reads both, and the class and added tokens of a tokenizer_config.json beside them.
 pub(super) fn read(vocab: &Location, merges: &Location) -> Result<CrateModel> {
+    let failed = |error: tokenizers::Error| Error::file(vocab.path(), error.to_string(), HINT);
+    CrateModel::new(tokenizer(vocab, merges)?, None).map_err(failed)
+}
+
+/// The same as the crate's own.
+pub(super) fn tokenizer(vocab: &Location, merges: &Location) -> Result<Tokenizer> {
     let mut names: HashMap<String, u32> = serde_json::from_str(&vocab.read_text()?)
         .map_err(|error| Error::file(vocab.path(), format!("expected an object of tokens and ids: {error}"), HINT))?;
     let pairs = parse_merges(&merges.read_text()?, &names, merges.path())?;
@@ -96,7 +102,7 @@ pub(super) fn read(vocab: &Location, merges: &Location) -> Result<CrateModel> {
         }
     };
     inner.with_post_processor(Some(around));
-    CrateModel::new(inner, None).map_err(failed)
+    Ok(inner)
 }
 
 /// A token before every text.

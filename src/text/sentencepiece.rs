@@ -29,11 +29,13 @@ pub(super) struct Said {
     pub(super) scores: Vec<f32>,
     pub(super) kinds: Vec<Kind>,
     pub(super) habits: Habits,
+    /// Tokens of tokenizer_config.json, and whether it calls them special.
+    pub(super) added: Vec<(u32, bool)>,
 }
 
 /// Reads the file.
 pub(super) fn read(location: &Location) -> Result<OwnModel> {
-    let Said { names, scores, kinds, habits } = said(location)?;
+    let Said { names, scores, kinds, habits, .. } = said(location)?;
     let damaged =
         |problem: String| Error::file(location.path(), format!("expected a SentencePiece model: {problem}"), HINT);
     let vocabulary = Vocabulary::new(names.iter().map(Vec::as_slice), kinds).map_err(damaged)?;
@@ -79,7 +81,7 @@ pub(super) fn said(location: &Location) -> Result<Said> {
 
     let mut names: Vec<Vec<u8>> = model.names.iter().map(|name| name.to_vec()).collect();
     let (mut scores, mut kinds) = (model.scores, model.kinds);
-    let mut rstrip = Vec::new();
+    let (mut rstrip, mut added) = (Vec::new(), Vec::new());
     for token in settings.added().map_err(damaged)? {
         let (id, content) = (token.id as usize, token.content.as_bytes());
         let kind = if token.special { Kind::Control } else { Kind::UserDefined };
@@ -89,6 +91,7 @@ pub(super) fn said(location: &Location) -> Result<Said> {
             return Err(unsupported(problem));
         }
         rstrip.extend(token.rstrip.then_some(token.id));
+        added.push((token.id, token.special));
         match names.get(id) {
             Some(name) if name != content => {
                 let found = format!("{} and {}", quote(&token.content), quote(&String::from_utf8_lossy(name)));
@@ -127,7 +130,7 @@ pub(super) fn said(location: &Location) -> Result<Said> {
     };
     let begin = named(settings.add_bos_token.unwrap_or(settings.class().is_none()), settings.begin(), usual_begin)?;
     let end = named(settings.add_eos_token.unwrap_or(false), settings.end(), usual_end)?;
-    Ok(Said { names, scores, kinds, habits: Habits { space_prefix, begin, end, rstrip } })
+    Ok(Said { names, scores, kinds, habits: Habits { space_prefix, begin, end, rstrip }, added })
 }
 
 /// A value of a field.

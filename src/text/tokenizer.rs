@@ -20,7 +20,10 @@ use super::vocabulary::named_byte;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Metadata};
 use crate::hub::Hub;
-use crate::source::{Location, Source, TokenizerFiles};
+use crate::source::{Location, Source, TokenizerFiles, is_gguf};
+
+/// Ids that a file may give to its tokens: several times what the largest vocabularies have, and few enough to walk through.
+const MOST_IDS: usize = 1 << 22;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
@@ -96,13 +99,17 @@ impl Tokenizer {
         if id_limit == 0 {
             return Err(Error::file(files.path(), "expected a vocabulary, found no token", HINT));
         }
+        if id_limit > MOST_IDS {
+            let problem = format!("expected ids of tokens below {MOST_IDS}, found {}", id_limit - 1);
+            return Err(Error::file(files.path(), problem, HINT));
+        }
         Ok(Tokenizer { model: Model::Crate(Box::new(model)), special, id_limit, spelling })
     }
 
     /// The tokenizer in a GGUF file of this name, which need not hold a model.
     fn in_gguf(name: &str) -> Option<Result<Tokenizer>> {
         let path = Path::new(name);
-        let file = path.extension().is_some_and(|extension| extension == "gguf") && path.is_file();
+        let file = is_gguf(name) && path.is_file();
         file.then(|| Tokenizer::open(&TokenizerFiles::Gguf(Location::Disk(path.to_owned()))))
     }
 

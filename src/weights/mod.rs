@@ -81,6 +81,20 @@ enum FileKind {
     Gguf,
 }
 
+impl FileKind {
+    /// What to do where the config asks for other tensors than there are.
+    fn not_together(self) -> &'static str {
+        match self {
+            FileKind::Safetensors => {
+                "config.json and the weights do not belong together, or a shard is missing; fetch both from the same place"
+            }
+            FileKind::Gguf => {
+                "the file's metadata and its tensors do not belong together; take another copy of the model"
+            }
+        }
+    }
+}
+
 /// A tensor as a layer holds it.
 #[derive(Clone, Debug)]
 pub struct Held {
@@ -274,7 +288,7 @@ impl Weights {
         if entry.shape != shape && !is_padded {
             return Err(self.wrong(
                 format!("expected shape {shape:?}, found {:?}", entry.shape),
-                "config.json and the weights do not belong together; fetch both from the same place",
+                self.checkpoint.kind_of_file.not_together(),
             ));
         }
         let kind = entry.stored_as.as_ref().map_err(|found| {
@@ -421,7 +435,7 @@ impl Weights {
         Error::file(
             &self.checkpoint.file,
             format!("tensor {} is missing among the {count} in the file", quote(&self.path)),
-            "config.json and the weights do not belong together, or a shard is missing; fetch both from the same place",
+            self.checkpoint.kind_of_file.not_together(),
         )
     }
 

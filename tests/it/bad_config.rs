@@ -72,6 +72,14 @@ fn a_damaged_config_is_told_with_what_was_expected() {
             ("a vocabulary beyond all bounds", |f| set(f, "vocab_size", json!(u64::MAX)), &["`vocab_size`"]),
             ("a vocabulary of -1", |f| set(f, "vocab_size", json!(-1)), &["config.json", "-1"]),
             ("a vocabulary of 0", |f| set(f, "vocab_size", json!(0)), &["`vocab_size`", "found 0"]),
+            (
+                "two fields that are wrong in the same way",
+                |f| {
+                    set(f, "n_layer", json!([2]));
+                    set(f, "n_head", json!([4]));
+                },
+                &["config.json", "`n_", "invalid type: sequence"],
+            ),
             ("half a vocabulary", |f| set(f, "vocab_size", json!(256.5)), &["config.json", "256.5"]),
             ("a vocabulary of words", |f| set(f, "vocab_size", json!("many")), &["config.json", "many"]),
             ("1e30 numbers", |f| set(f, "n_embd", json!(1e30)), &["config.json"]),
@@ -132,6 +140,16 @@ fn a_damaged_generation_config_is_told() {
                 "a fraction for a count",
                 |f| set(f, "max_new_tokens", json!(1.5)),
                 &["generation_config.json", "`max_new_tokens`"],
+            ),
+            (
+                "a word for an id",
+                |f| set(f, "eos_token_id", json!("end")),
+                &["generation_config.json", "`eos_token_id`", "string \"end\", expected u32"],
+            ),
+            (
+                "a number for a word",
+                |f| set(f, "early_stopping", json!(2)),
+                &["generation_config.json", "`early_stopping`: expected `true`, `false` or a word"],
             ),
             ("a negative count", |f| set(f, "max_length", json!(-1)), &["generation_config.json", "`max_length`"]),
             ("a word for a switch", |f| set(f, "do_sample", json!("yes")), &["generation_config.json", "`do_sample`"]),

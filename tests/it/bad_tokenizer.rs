@@ -50,7 +50,7 @@ fn a_damaged_tokenizer_is_told() {
             (
                 "an id beyond all bounds",
                 |f| edit(f, |t| t["model"]["vocab"]["zzz"] = json!(u32::MAX)),
-                &["tokenizer.json", "vocabulary of 513"],
+                &["tokenizer.json", "below 4194304", "4294967295"],
             ),
             ("a negative id", |f| edit(f, |t| t["model"]["vocab"]["zzz"] = json!(-1)), &["tokenizer.json"]),
             (

@@ -139,7 +139,7 @@ fn built_like_published_ones() -> Vec<(Arc<Tokenizer>, serde_json::Value)> {
         (Arc::new(Tokenizer::load(&name_of(folder.path())).expect("the tokenizer loads")), case.clone())
     };
     let all: Vec<_> = cases(&json("tokenizers.json")).iter().map(load).collect();
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 9);
     all
 }
 

@@ -3,7 +3,9 @@
 LLAMA_CPP is llama.cpp's source (the package llama-cpp-python 0.3.36 has it in vendor/llama.cpp), whose convert_hf_to_gguf.py and
 gguf-py are used as they are, but for a vocabulary of made-up tokens and for one mistake: `modify_tensors` of StableLM loses
 the norms of queries and keys. Each case is one file in f32: its keys, and its tensors as [name, shape, sha256's first 16 digits].
-`tests/it/quantize.rs` compares with them what `fireside quantize` writes, and reads the converter's file, put together from both.
+`tests/it/gguf/converter.rs` compares with them what `fireside quantize` writes, and reads the converter's file, put together from both.
+`vocabularies` are what it says of SentencePiece's own file (`sentencepiece/tokenizer.model`, which `make.py` has the library make)
+with several settings beside it, in a model of `ROWS` tokens: `tests/it/gguf/vocabulary.rs`.
 
 The converter reads a few fields that transformers no longer writes, and names with a prefix only, so models are spelled for it
 as their first releases were: see `spelled`. The files stay in FOLDER, if it is given. With LOGITS, the program of `llama_logits.cpp`, nothing is written: it
@@ -88,17 +90,54 @@ def stacked_norms(converter):
     return {"modify_tensors": modify_tensors}
 
 
+# The model whose tokens are compared has so many.
+ROWS = 513
+
+
+def settings() -> list[tuple[str, dict]]:
+    """Architectures, and what stands in tokenizer_config.json."""
+    written = {name: json.loads((FIXTURES / f"sentencepiece/{name}.json").read_text()) for name in ("llama", "no_space")}
+    token = lambda content, special, **flags: {"content": content, "special": special, "lstrip": False} | flags
+    later = {460: token("<|user|>", True, rstrip=True), 461: token("a▁b", False), 462: token("<|tool|>", False), 463: token("<unused7>", False)}
+    with_later = {"added_tokens_decoder": written["llama"]["added_tokens_decoder"] | {str(id): token for id, token in later.items()}}
+    bare = {key: value for key, value in written["llama"].items() if key != "added_tokens_decoder"}
+    cases = [("LlamaForCausalLM", value) for value in (*written.values(), written["llama"] | with_later, bare)]
+    return [*cases, ("GemmaForCausalLM", written["llama"] | with_later | {"tokenizer_class": "GemmaTokenizer"})]
+
+
+def vocabularies() -> list[dict]:
+    cases = []
+    for architecture, values in settings():
+        with tempfile.TemporaryDirectory() as there:
+            folder = Path(there) / "tiny"
+            shutil.copytree(FIXTURES / "llama/base", folder)
+            config = json.loads((folder / "config.json").read_text()) | {"vocab_size": ROWS, "architectures": [architecture], "bos_token_id": 1, "eos_token_id": 2}
+            (folder / "config.json").write_text(json.dumps(config))
+            (folder / "tokenizer_config.json").write_text(json.dumps(values))
+            shutil.copy(FIXTURES / "sentencepiece/tokenizer.model", folder)
+            converter = get_model_class(architecture)(folder, gguf.LlamaFileType.ALL_F32, folder / "m.gguf", eager=True)
+            converter.set_vocab()
+            said = {key: value.value for key, value in converter.gguf_writer.kv_data[0].items() if key.startswith("tokenizer.")}
+            said["tokenizer.ggml.tokens"] = [token.decode() for token in said["tokenizer.ggml.tokens"]]
+            cases.append({"architecture": architecture, "settings": values, "keys": {key: said[key] for key in sorted(said)}})
+    return cases
+
+
 def convert(name: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as there:
         folder = Path(there) / "tiny"  # llama.cpp looks for tokens in a model whose name has Phi-3 in it
         shutil.copytree(FIXTURES / name, folder, ignore=shutil.ignore_patterns("expected.safetensors"))
         spelled(name, folder)
-        hparams = ModelBase.load_hparams(folder, False)
-        if name.startswith("gpt_neox/"):
-            hparams["rotary_pct"] = hparams["rope_parameters"]["partial_rotary_factor"]
-        converter = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-        own = {"set_vocab": vocabulary, "model_arch": converter.model_arch} | stacked_norms(converter)
-        type(converter.__name__, (converter,), own)(folder, gguf.LlamaFileType.ALL_F32, out, eager=True, hparams=hparams).write()
+        write(name, folder, out, gguf.LlamaFileType.ALL_F32)
+
+
+def write(name: str, folder: Path, out: Path, file_type) -> None:
+    hparams = ModelBase.load_hparams(folder, False)
+    if name.startswith("gpt_neox/"):
+        hparams["rotary_pct"] = hparams["rope_parameters"]["partial_rotary_factor"]
+    converter = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    own = {"set_vocab": vocabulary, "model_arch": converter.model_arch} | stacked_norms(converter)
+    type(converter.__name__, (converter,), own)(folder, file_type, out, eager=True, hparams=hparams).write()
 
 
 def described(name: str, file: Path) -> dict:
@@ -138,8 +177,9 @@ def main() -> None:
             file = folder / (name.replace("/", "-") + ".gguf")
             convert(name, file)
             cases.append(described(name, file))
-        lines = ",\n".join(json.dumps(case) for case in cases)
-        (FIXTURES / "gguf.json").write_text('{"cases": [\n' + lines + "\n]}\n")
+        lines = lambda cases: ",\n".join(json.dumps(case) for case in cases)
+        text = '{"cases": [\n' + lines(cases) + '\n],\n"vocabularies": [\n' + lines(vocabularies()) + "\n]}\n"
+        (FIXTURES / "gguf.json").write_text(text)
 
 
 if __name__ == "__main__":

@@ -429,6 +429,25 @@ b' }}
 {{ 9007199254740993 }}|{{ 9007199254740993 + 0.0 }}|{{ 12345678901234567890123 }}|{{ 2 ** 63 }}|{{ -(2 ** 63) - 1 }}|{{ 2 ** 64 // 3 }}|{{ (2 ** 64) % 1000 }}|{{ (2 ** 70) | string | length }}
 {{ 1e3 | int }}|{{ 1e20 | int }}|{{ 7 | float / 2 }}|{{ "7" | int + 1 }}|{{ 3.0 * 2 }}|{{ 7 - 0.5 }}|{{ 1 / 3 }}|{{ 2 / 3 }}|{{ 100 / 3 }}|{{ 1e15 / 3 }}|{{ 6 / 2 }}|{{ 2 ** 0.5 }}|{{ 8 ** -1.0 }}|{{ 0.1 * 3 }}|{{ 1.1 % 0.2 }}|{{ 0 ** 0 }}
 {{ 0 ** -1 }}
+{{ {"a": 1} | xmlattr }}|{{ {"a": 1} | xmlattr(false) }}|{{ {} | xmlattr }}|{{ {"a": none, "b": missing} | xmlattr }}|{{ {"a": "<'\"&>", "b": html | safe, "<&": 2.5} | xmlattr }}|{{ {"a": true, "b": [1, "x"], "c": ""} | xmlattr(autospace=true) }}|{{ {"a\u00a0b": 1} | xmlattr }}|{{ {"a" | safe: "<" | e} | xmlattr is escaped }}|{{ d | xmlattr }}
+{{ {"a b": 1} | xmlattr }}
+{{ {"a/": 1} | xmlattr }}
+{{ {"a=": 1} | xmlattr }}
+{{ {"a>": 1} | xmlattr }}
+{{ {"a\x0b": 1} | xmlattr }}
+{{ {"a b": none} | xmlattr }}
+{{ {1: 1} | xmlattr }}
+{{ {1: none} | xmlattr }}
+{{ [["a", 1]] | xmlattr }}
+{{ missing | xmlattr }}
+{{ d | xmlattr(1, 2) }}
+{{ d | pprint }}|{{ people | pprint }}|{{ tree | pprint }}|{{ html | pprint }}|{{ uni | pprint }}|{{ 5 | pprint }}|{{ none | pprint }}|{{ missing | pprint }}|{{ 1e16 | pprint }}|{{ (html | safe) | pprint }}|{{ "" | pprint }}|{{ d.items() | pprint }}|{{ range(3) | pprint }}|{{ namespace(b=1, a=2) | pprint }}
+{{ {"b": 1, "a": {"d": 2, "c": 3}} | pprint }}|{{ {2: 1, "x": 2, none: 3, 1.5: 4, true: 5, (1, 2): 6} | pprint }}|{{ [{"b": {"z": 1, "y": 2}}, ({"b": 1, "a": 2},)] | pprint }}|{{ {"b": 1, "a": 2}.items() | pprint }}|{{ {"b": {"z": 1, "y": 2}.values()} | pprint }}
+{{ range(60) | list | pprint }}|{{ (range(30) | list, "x") | pprint }}|{{ ("word " * 30,) | pprint }}|{{ [("word " * 30)] | pprint }}|{{ ["a" * 75] | pprint }}|{{ ["a" * 76] | pprint }}|{{ ["a" * 77] | pprint }}|{{ ("a" * 75,) | pprint }}|{{ ("a" * 76,) | pprint }}
+{{ "word " * 15 | pprint }}|{{ ("word " * 15) | pprint }}|{{ ("word " * 16) | pprint }}|{{ ("word " * 40) | pprint }}|{{ ("a" * 77) | pprint }}|{{ ("a" * 78) | pprint }}|{{ ("a" * 79) | pprint }}|{{ ("a" * 200) | pprint }}|{{ ("a" * 200 + " b") | pprint }}|{{ (lines * 6) | pprint }}|{{ ("\n" * 50) | pprint }}|{{ ("it's " * 20) | pprint }}|{{ ("é🦊 " * 40) | pprint }}|{{ ("\u3000x" * 40) | pprint }}|{{ ("a\r\nb\x0cc\u2028" * 20) | pprint }}
+{{ {"key": "word " * 40} | pprint }}|{{ {"key": "word " * 40, "other": 1} | pprint }}|{{ {"k" * 70: "word " * 5} | pprint }}|{{ {"k" * 90: "word word"} | pprint }}|{{ {"k" * 90: [1, 2]} | pprint }}|{{ {"a": {"b": {"c": range(40) | list}}} | pprint }}|{{ {("word " * 20): 1, "b": [2]} | pprint }}|{{ [[["x" * 60, "y" * 30]], []] | pprint }}|{{ [people, people] | pprint }}|{{ {"a": [tree, tree], "z": {}} | pprint }}|{{ [(("word " * 20) | safe)] | pprint }}|{{ [people[0].items(), range(9), "x" * 70] | pprint }}
+{{ messages | pprint }}|{{ {"n": people} | pprint | length }}|{{ d | pprint is escaped }}
+{{ d | pprint(1) }}
 """
 
 # Here jinja2 has a text and we have an error: whole numbers of more than 127 bits, complex numbers and bytes; what is for web
@@ -441,12 +460,10 @@ REFUSED = r"""
 {{ s.translate({97: "x"}) }}
 {{ n.bit_length() }}
 {{ f.is_integer() }}
-{{ d | pprint }}
 {{ ints | random }}
 {{ lipsum() }}
 {{ html | striptags }}
 {{ s | urlize }}
-{{ {"a": 1} | xmlattr }}
 {% autoescape true %}{{ "<" }}{% endautoescape %}
 {% with a, b = (1, 2) %}{{ a }}{% endwith %}
 {% set loop = 1 %}{{ loop }}
@@ -501,6 +518,27 @@ BLOCKS = [
     "{%-if n-%} x {%-endif-%}",
     "x {%- raw %} {{ }} {% endraw -%} y",
     "  {% raw %}  a\n  {% endraw %}\nb",
+]
+
+# Every pair of tags around a text that nothing in it ends, with white space in front, inside and behind.
+RAW_BEGINS = ["{% raw %}", "{%- raw %}", "{% raw -%}", "{%- raw -%}", "{%+ raw %}", "{%raw%}", "{%\n raw\n%}"]
+RAW_ENDS = ["{% endraw %}", "{%- endraw %}", "{% endraw -%}", "{%- endraw -%}", "{%+ endraw +%}", "{% endraw +%}", "{%endraw%}"]
+RAW_TEXTS = ["\n{{ x }}\n", "", "  ", "\n", " \n  ", "a", "\n\n  {% if %}\n  ", " a ", "\n  a{#\n\n", "{% raw %}\n"]
+BLOCKS += [f"x\n  {b}{t}{e}\n  y\n" for b in RAW_BEGINS for e in RAW_ENDS for t in RAW_TEXTS]
+BLOCKS += [f"{b}{t}{e}" for b in RAW_BEGINS for e in RAW_ENDS[:2] for t in RAW_TEXTS]
+BLOCKS += [
+    "{% raw +%}a{% endraw %}",
+    "{% if n %}\n{% raw %}\n  a\n{% endraw %}\n{% endif %}\nb",
+    "{{ n }} {% raw %}  {% endraw %} {{ n }}",
+    "{% raw %}\r\na\r\n  {% endraw %}\r\nb",
+    "{% raw %}a{% endraw %}\n{% raw %}\nb{% endraw %}\n\n{{ n }}",
+    "{% raw %}\n{% endraw %}{{ missing.x }}",
+    "{{ '{% raw %}' }}\n{{ '{% endraw %}' }}\n",
+    "{# {% raw %} #}\nx{# {% endraw %} #}\n",
+    "{% set x = 'raw' %}\ny",
+    "{% raw %}\na",
+    "{% endraw %}",
+    "{% raw x %}a{% endraw %}",
 ]
 
 

@@ -140,6 +140,17 @@ TOKENIZERS = {
             "decoder": SENTENCEPIECE,
         },
     ),
+    # Phi-3's own flags and no others
+    "phi3_mini": (
+        ["<unk>", "<s>", "<|endoftext|>", "</s>=rstrip", "<|end|>=rstrip", "<|user|>=rstrip", "<|assistant|>=rstrip"],
+        True,
+        {
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, FROM_SPACES]},
+            "pre_tokenizer": None,
+            "post_processor": begins_with("<s>", 1),
+            "decoder": SENTENCEPIECE,
+        },
+    ),
 }
 
 

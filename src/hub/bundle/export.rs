@@ -16,7 +16,7 @@ use crate::hub::name::{Commit, HubName, RepoPath, Selection};
 use crate::hub::progress::{FileState, Reporter};
 use crate::hub::store::cache_failure;
 use crate::hub::{Hub, candidates};
-use crate::source::EMBEDDED;
+use crate::source::{EMBEDDED, is_gguf};
 
 /// From this size on the Hub names every file by its SHA-256.
 const LARGE: u64 = 10 << 20;
@@ -216,8 +216,7 @@ fn digest_of_copy(cache: &RepoCache, path: &Path, size: u64) -> io::Result<Diges
     let sha256 = digest_of_file(path, &Digest::Sha256([0; 32]))?;
     let git = digest_of_file(path, &Digest::GitBlob([0; 20]))?;
     let is_here = |digest: &Digest| cache.blobs().join(digest.to_string()).is_file();
-    let is_weights =
-        path.extension().is_some_and(|ending| ["safetensors", "gguf"].iter().any(|known| ending == *known));
+    let is_weights = path.extension().is_some_and(|ending| ending == "safetensors") || is_gguf(&path.to_string_lossy());
     let is_large = size >= LARGE || is_weights;
     Ok(if is_here(&sha256) || is_large && !is_here(&git) { sha256 } else { git })
 }

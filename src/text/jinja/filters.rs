@@ -6,6 +6,7 @@ use super::eval::Interpreter;
 use super::format::percent;
 use super::methods::{pairs, replace};
 use super::operators::markup;
+use super::pretty::pretty;
 use super::print::JsonStyle;
 use super::value::Value;
 use super::{Fault, Outcome, methods, order, tests, texts};
@@ -39,6 +40,7 @@ const NAMES: &[&str] = &[
     "map",
     "max",
     "min",
+    "pprint",
     "reject",
     "rejectattr",
     "replace",
@@ -60,9 +62,10 @@ const NAMES: &[&str] = &[
     "urlencode",
     "wordcount",
     "wordwrap",
+    "xmlattr",
 ];
-/// Filters of jinja2 that chat templates have no use for: for web pages, for debugging, or with another result each time.
-const REFUSED: &[&str] = &["pprint", "random", "striptags", "urlize", "xmlattr"];
+/// Filters of jinja2 that chat templates have no use for: for web pages, or with another result each time.
+const REFUSED: &[&str] = &["random", "striptags", "urlize"];
 
 pub(super) fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
@@ -138,8 +141,12 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: Value<'t>, arg
         "select" | "reject" | "selectattr" | "rejectattr" => select(run, name, &value, args),
         "sort" | "dictsort" | "unique" | "min" | "max" | "sum" | "groupby" => order::apply(run, name, value, args),
         "batch" | "slice" => rows(run, name, &value, args),
-        "filesizeformat" | "indent" | "truncate" | "urlencode" | "wordcount" | "wordwrap" => {
+        "filesizeformat" | "indent" | "truncate" | "urlencode" | "wordcount" | "wordwrap" | "xmlattr" => {
             texts::apply(run, name, &value, args)
+        }
+        "pprint" => {
+            let [] = args.bind(name, [])?;
+            Ok(Value::str(pretty(&value, budget)?))
         }
         "int" | "float" | "abs" | "round" => number(run, name, &value, args),
         "attr" => {

@@ -15,6 +15,7 @@ mod methods;
 mod operators;
 mod order;
 mod prepare;
+mod pretty;
 mod print;
 mod tests;
 mod texts;

@@ -22,6 +22,9 @@ pub(super) fn prepare(source: &str) -> Outcome<String> {
         if matches!(token, Token::BlockStart | Token::VariableStart) {
             tag.clear();
         }
+        if let Token::TemplateData(_) = token {
+            keep_raw(source, &span, &mut edits)?;
+        }
         let closes = matches!(token, Token::BlockEnd | Token::VariableEnd);
         tag.push((token, span));
         if tag.len() > LONGEST_TAG {
@@ -44,6 +47,35 @@ pub(super) fn prepare(source: &str) -> Outcome<String> {
 
 fn place(span: &Span) -> std::ops::Range<usize> {
     span.start_offset as usize..span.end_offset as usize
+}
+
+/// Behind `{% raw %}` jinja2 keeps a line break, and before `{% endraw %}` white space that is all there is; minijinja drops both
+/// unless a `+` in the tag says that they stay. Of these jinja2 knows the one in front of `endraw` only.
+fn keep_raw(source: &str, data: &Span, edits: &mut Vec<Edit>) -> Outcome<()> {
+    let data = place(data);
+    let Some(tag) = source[..data.start].strip_suffix("%}") else { return Ok(()) };
+    let (inside, sign) = match tag.strip_suffix(['-', '+']) {
+        Some(inside) => (inside, &tag[inside.len()..]),
+        None => (tag, ""),
+    };
+    let Some(start) = inside.trim_ascii_end().strip_suffix("raw").map(str::trim_ascii_end) else { return Ok(()) };
+    if !["{%", "{%-", "{%+"].iter().any(|opening| start.ends_with(opening)) {
+        return Ok(());
+    }
+    match sign {
+        "" => edits.push((tag.len()..tag.len(), "+".to_owned())),
+        "+" => {
+            let line = 1 + source[..tag.len()].matches('\n').count();
+            return Err(Fault::new("`{% raw +%}` is no tag").at(line));
+        }
+        _ => return Ok(()), // white space goes, all of it
+    }
+    let (text, ending) = source[data.start..].split_at(data.len());
+    if !text.contains('\n') && text.trim().is_empty() && !ending.starts_with("{%-") && !ending.starts_with("{%+") {
+        let at = data.end + "{%".len();
+        edits.push((at..at, "+".to_owned()));
+    }
+    Ok(())
 }
 
 fn rewrite_tag(source: &str, tag: &[(Token, Span)], edits: &mut Vec<Edit>) {

@@ -1,10 +1,11 @@
-//! Filters that lay texts out: lines, widths, sizes, addresses.
+//! Filters that lay texts out: lines, widths, sizes, addresses, attributes.
 
 use std::rc::Rc;
 
 use super::calls::Args;
 use super::characters::{escaped, is_space, lines};
 use super::eval::Interpreter;
+use super::operators::markup;
 use super::value::Value;
 use super::{Budget, Fault, Outcome};
 
@@ -50,8 +51,32 @@ pub(super) fn apply<'t>(run: &Interpreter<'t>, name: &str, value: &Value<'t>, ar
             let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
             Ok(Value::Int(words.count() as i128))
         }
+        "xmlattr" => attributes(value, args, budget),
         _ => wordwrap(value, args, budget),
     }
+}
+
+/// `name="value"` for each entry that has a value, with a space in front.
+fn attributes<'t>(value: &Value<'t>, args: Args<'t>, budget: &Budget) -> Outcome<Value<'t>> {
+    let [space] = args.bind("xmlattr", ["autospace"])?;
+    let Value::Dict(dict) = value else {
+        return Err(Fault::new(format!("xmlattr expects a mapping, found {}", value.kind())));
+    };
+    let mut out = String::new();
+    for (key, value) in &dict.entries {
+        if matches!(value, Value::None | Value::Undefined(_)) {
+            continue;
+        }
+        let name = key.as_str().ok_or_else(|| Fault::new(format!("an attribute's name cannot be {}", key.kind())))?;
+        if name.contains(|c: char| matches!(c, '\t'..='\r' | ' ' | '/' | '>' | '=')) {
+            return Err(Fault::new("invalid character in attribute name"));
+        }
+        let (name, value) = (markup(key, budget)?, markup(value, budget)?);
+        budget.charge(name.len() + value.len() + 4)?;
+        out.extend([if out.is_empty() { "" } else { " " }, &name, "=\"", &value, "\""]);
+    }
+    let spaced = !out.is_empty() && space.is_none_or(|space| space.is_true());
+    Ok(Value::str(if spaced { [" ", &out].concat() } else { out }))
 }
 
 fn size(bytes: f64, binary: bool) -> String {

@@ -101,11 +101,14 @@ fn names_that_fit_several_files_or_none_are_refused_with_the_files() {
 fn a_repository_of_one_gguf_needs_no_more_than_its_name() {
     let hub = FakeHub::start();
     let home = Home::new();
-    hub.repo("org/one").with("m.gguf", large(&q8())).file("README.md", "a model").publish();
-    done("the first run", &home.run(&hub, generate("org/one")), &hub);
-    hub.forget_seen();
-    done("the second run", &home.run(&hub, generate("org/one")), &hub);
-    assert!(hub.seen().is_empty());
+    for (id, file) in [("org/one", "m.gguf"), ("org/capitals", "M.GGUF")] {
+        hub.repo(id).with(file, large(&q8())).file("README.md", "a model").publish();
+        done("the first run", &home.run(&hub, generate(id)), &hub);
+        hub.forget_seen();
+        done("the second run", &home.run(&hub, generate(id)), &hub);
+        done("by the file's name", &home.run(&hub, generate(&format!("{id}/{file}"))), &hub);
+        assert!(hub.seen().is_empty(), "{id}");
+    }
 }
 
 #[test]
