@@ -372,6 +372,15 @@ fn what_cannot_be_kept_is_refused_by_name() {
     check(of(json!({ "type": "objekt" })), "json_schema", "objekt");
     check(of(json!({ "type": "string", "format": "zip" })), "json_schema", "zip");
     check(of(json!({ "type": "string", "pattern": "(" })), "json_schema", "");
+    for (format, text) in [("date", "2023-02-29"), ("date", "1900-02-29"), ("date-time", "^0000"), ("time", ":60")] {
+        check(
+            of(json!({ "type": "string", "format": format, "pattern": text })),
+            "json_schema",
+            "no text has together",
+        );
+    }
+    let leap_day = json_schema(json!({ "type": "string", "format": "date", "pattern": "2000-02-29" }));
+    assert_eq!(texts(&mut tale(), &leap_day, 1)[0].generated_text, "\"2000-02-29\"");
     check(of(json!({ "type": "integer", "minimum": 5, "maximum": 3 })), "json_schema", "");
     check(of(json!({ "const": 9_007_199_254_740_993u64 })), "json_schema", "expected at most 2^53");
     check(of(json!({ "minProperties": 2 })), "json_schema", "`minProperties`");
