@@ -11,9 +11,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,6 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result, quote};
 use crate::kernels::{CHUNK_ROWS, CacheShape, CacheType, Chunk};
 use crate::nn::KvCache;
+use crate::whole::WholeFile;
 
 /// What the metadata calls the file; the number changes when its layout or that of a chunk does.
 const FORMAT: &str = "fireside prompt cache 1";
@@ -93,10 +93,7 @@ pub(crate) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &Kv
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let temporary = temporary_beside(file);
-    let written = write_pieces(&temporary, &header, &pieces).and_then(|()| std::fs::rename(&temporary, file));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary); // what is left of it helps nobody
+    write_pieces(file, &header, &pieces).map_err(|error| {
         let hint =
             if error.kind() == io::ErrorKind::StorageFull { "free some room, or name a file elsewhere" } else { "" };
         Error::Unwritten { path: file.to_owned(), problem: error.to_string(), hint: hint.to_owned() }
@@ -104,27 +101,22 @@ pub(crate) fn write(file: &Path, identity: &Identity, tokens: &[u32], cache: &Kv
 }
 
 fn write_pieces(path: &Path, header: &[u8], pieces: &[&[u8]]) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create_new(path)?);
+    let mut out = BufWriter::new(WholeFile::create(path)?);
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header)?;
     for piece in pieces {
         out.write_all(piece)?;
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-/// A name in the same folder that no other process uses.
-fn temporary_beside(file: &Path) -> PathBuf {
-    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
-    file.with_file_name(name)
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
 }
 
 /// Reads a file. Another model's cache, and what is no prompt cache at all, is an error: it is not this command's to
 /// replace.
 pub(crate) fn read(file: &Path, identity: &Identity) -> Result<Found> {
     let failed = |error: io::Error| Error::file(file, error.to_string(), "check the path and its permissions");
+    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(file, "expected a prompt cache, found no file", "name a file"));
+    }
     let opened = match File::open(file) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),

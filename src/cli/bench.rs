@@ -25,6 +25,7 @@ use self::subject::Subject;
 use super::model::MachineArgs;
 use super::output::{Usage, answer, figure, warning};
 use crate::EMBEDDED;
+use crate::whole::check_place;
 
 /// Measure a model's speed, and how much of this machine's memory and arithmetic it uses
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ use crate::EMBEDDED;
   fireside bench --model gpt2 --batch 1,8 --compare before.json --fail-if-slower 5%")]
 pub(super) struct Args {
     /// The model: `ember` (inside the program), a short name such as `gpt2`, `owner/name` on the Hub, a folder,
-    /// or a .safetensors file [default: ember]
+    /// or a .gguf or .safetensors file [default: ember]
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
     /// The shape of a short name or of an architecture, with random weights: nothing is fetched
@@ -95,6 +96,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     if args.first_token {
         return first_token::write(&args.machine, args.model.as_deref().unwrap_or(EMBEDDED));
+    }
+    for path in args.save.iter().chain(&args.plot).filter(|path| path.is_dir() || !path.exists()) {
+        check_place(path)?; // before minutes of measuring, and not after them
     }
     let baseline = args.compare.as_deref().map(Baseline::read).transpose()?;
     let threads: Vec<Option<NonZeroUsize>> = match &args.sweep[..] {

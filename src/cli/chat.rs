@@ -10,13 +10,13 @@ mod talk;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::input::TextArgs;
+use super::input::{TextArgs, read_file};
 use super::model::{ModelArgs, describe, warn};
-use super::output::{Usage, answer_json, complain, is_closed_pipe, note, warning};
-use crate::{ChatOptions, Message, Sampling, quote};
+use super::output::{Usage, answer_json, complain, is_closed_pipe, note};
+use crate::{ChatOptions, Message, Sampling};
 use commands::Next;
 use input::Lines;
 use talk::{Show, Talk};
@@ -74,15 +74,17 @@ impl std::str::FromStr for TemplateArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) =
-            text.split_once('=').ok_or("expected a name, `=` and a value, such as `enable_thinking=false`")?;
+        let (key, value) = text
+            .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
+            .ok_or("expected a name, `=` and a value, such as `enable_thinking=false`")?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
         Ok(TemplateArg(key.trim().to_owned(), value))
     }
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    check(&args.sampling)?;
+    warn(&check(&args.sampling)?);
     let at_terminal = args.text.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let talks = args.interactive || at_terminal;
     let question = if talks { None } else { Some(args.text.read_prompt()?) };
@@ -93,9 +95,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let loaded = args.load.as_deref().map(talk::read_messages).transpose()?;
     let mut builder = args.model.machine.builder(&args.model.model)?;
     if let Some(path) = &args.chat_template {
-        let source = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", quote(&path.display().to_string())))?;
-        builder = builder.chat_template(source);
+        builder = builder.chat_template(read_file(path)?);
     }
     let engine = builder.load(&args.model.model)?;
     warn(engine.warnings());
@@ -123,22 +123,19 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// Settings that a conversation has no place for.
-fn check(sampling: &Sampling) -> Result<()> {
+fn check(sampling: &Sampling) -> Result<Vec<String>> {
     if sampling.num_return_sequences.is_some_and(|count| count > 1) {
         let problem = "`num_return_sequences` is above 1, but a question gets one answer".to_owned();
         return Err(Usage { problem, hint: "leave it out, or use `generate` for several texts" }.into());
     }
-    for (setting, is_asked) in [
+    let without_effect = [
         ("logprobs", sampling.logprobs == Some(true)),
         ("top_logprobs", sampling.top_logprobs.is_some()),
         ("prompt_logprobs", sampling.prompt_logprobs == Some(true)),
         ("return_full_text", sampling.return_full_text == Some(true)),
-    ] {
-        if is_asked {
-            warning(format_args!("`{setting}` has no effect in a conversation"));
-        }
-    }
-    Ok(())
+    ];
+    let asked = without_effect.into_iter().filter(|(_, is_asked)| *is_asked);
+    Ok(asked.map(|(setting, _)| format!("`{setting}` has no effect in a conversation")).collect())
 }
 
 fn one_answer(talk: &mut Talk, question: String, as_json: bool) -> Result<()> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::input::TextArgs;
 use super::model::{ModelArgs, describe, warn};
 use super::output::{Usage, answer, answer_json, figure, token_json, warning};
+use crate::whole::check_place;
 use crate::{Completion, Engine, Error, Generation, Sampling, Session, quote};
 
 /// The examples of this verb as a command of its own.
@@ -112,6 +113,9 @@ fn open_cache(session: &mut Session, file: &Path, args: &Args) -> Result<()> {
     if args.prompt_cache_ro && !file.exists() {
         let hint = "without `--prompt-cache-ro` it is written";
         return Err(Error::file(file, "there is no such prompt cache", hint).into());
+    }
+    if !args.prompt_cache_ro {
+        check_place(file)?;
     }
     if let Some(why) = session.load(file)? {
         let then = if args.prompt_cache_ro { "not used" } else { "written anew" };

@@ -26,7 +26,7 @@ use crate::{ChatOptions, ChatTemplate, EMBEDDED, Engine, Message};
   fireside info --model ./gpt2 --dtype bf16 --context 256")]
 pub(super) struct Args {
     /// The model: `ember` (inside the program), a short name that `fireside models` lists, `owner/name` on the Hub, a
-    /// folder, or a .safetensors file [default: ember]
+    /// folder, or a .gguf or .safetensors file [default: ember]
     #[arg(value_name = "MODEL")]
     named: Option<String>,
     /// The same, as the other verbs take it
@@ -61,7 +61,8 @@ fn show(model: &str, is_local: bool, args: &Args) -> Result<()> {
     warn(engine.warnings());
     let info = engine.info();
     let cache = info.cache_bytes_per_token * info.context;
-    let machine = if args.json || !is_local || info.weight_bytes >= LARGE {
+    let is_asked = args.json || args.machine.max_memory.is_some();
+    let machine = if is_asked || !is_local || info.weight_bytes >= LARGE {
         let sizes = engine.sizes();
         let machine = Machine::measure(&args.machine, sizes.main_kind())?;
         Some((

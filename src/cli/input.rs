@@ -1,11 +1,16 @@
 //! Where a text comes from: arguments, a file, or stdin.
 
+use std::fs::File;
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::output::Usage;
+use crate::whole::within;
+
+/// Bytes of a text: a library's worth. What never ends must not fill the memory.
+const LONGEST: u64 = 1 << 30;
 
 /// A text to work on.
 #[derive(clap::Args)]
@@ -28,9 +33,7 @@ impl TextArgs {
     pub(super) fn read(&self) -> Result<String> {
         let from_stdin = self.words.is_empty() && self.file.is_none() || self.words == ["-"];
         if let Some(path) = &self.file {
-            let bytes = std::fs::read(path)
-                .with_context(|| format!("cannot read {}", crate::quote(&path.display().to_string())))?;
-            return text_of(bytes, "the file");
+            return read_file(path);
         }
         if !from_stdin {
             return Ok(self.words.join(" "));
@@ -42,9 +45,7 @@ impl TextArgs {
             }
             .into());
         }
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
-        text_of(bytes, "stdin")
+        read_text(std::io::stdin().lock(), "stdin", LONGEST)
     }
 
     /// The text without the line break that editors and `echo` put at its end.
@@ -58,7 +59,18 @@ impl TextArgs {
     }
 }
 
-fn text_of(bytes: Vec<u8>, origin: &str) -> Result<String> {
+/// The text of a file.
+pub(super) fn read_file(path: &Path) -> Result<String> {
+    let name = crate::quote(&path.display().to_string());
+    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    read_text(file, &name, LONGEST)
+}
+
+fn read_text(from: impl Read, origin: &str, longest: u64) -> Result<String> {
+    let Some(bytes) = within(from, longest).with_context(|| format!("cannot read {origin}"))? else {
+        let problem = format!("expected a text of at most {longest} bytes, found more in {origin}");
+        return Err(Usage { problem, hint: "cut it into parts" }.into());
+    };
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Usage {
@@ -67,4 +79,16 @@ fn text_of(bytes: Vec<u8>, origin: &str) -> Result<String> {
         }
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_text;
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        let error = read_text(std::io::repeat(b'a'), "stdin", 1000).unwrap_err();
+        assert_eq!(error.to_string(), "expected a text of at most 1000 bytes, found more in stdin");
+        assert_eq!(read_text(&[b'a'; 1000][..], "stdin", 1000).unwrap().len(), 1000);
+    }
 }

@@ -24,11 +24,14 @@ mod score;
 mod tokenize;
 mod verify_golden;
 
+use std::ffi::OsString;
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Run language models on the machine in front of you
@@ -108,14 +111,49 @@ pub fn generate() -> ExitCode {
 fn with_arguments<C: CommandFactory + FromArgMatches>(run: impl FnOnce(C) -> Result<()>) -> ExitCode {
     allocator::keep_freed_memory();
     output::on_interrupt_exit();
-    let parsed = complete(C::command())
+    let command = complete(C::command());
+    let loose = loose_values(&command, std::env::args_os());
+    let parsed = command
         .try_get_matches()
         .and_then(|matches| C::from_arg_matches(&matches).map_err(|error| error.format(&mut C::command())));
     match parsed {
-        Ok(parsed) => output::finish(run(parsed)),
-        Err(error) if error.use_stderr() => error.exit(),
+        Ok(parsed) => {
+            loose.iter().for_each(output::warning);
+            output::finish(run(parsed))
+        }
+        Err(error) if error.use_stderr() => plain(error).exit(),
         Err(page) => output::finish(output::answer_page(&page)),
     }
+}
+
+/// What is said of `--do-sample false`, where `false` is a word of the text and not the setting.
+fn loose_values(command: &clap::Command, args: impl Iterator<Item = OsString>) -> Vec<String> {
+    let verbs = command.get_subcommands().chain([command]);
+    let flags: Vec<String> = verbs
+        .flat_map(clap::Command::get_arguments)
+        .filter(|arg| arg.is_require_equals_set())
+        .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+        .collect();
+    let args: Vec<String> = args.map_while(|arg| arg.into_string().ok()).take_while(|arg| arg != "--").collect();
+    let is_value = |word: &str| ["true", "false", "left", "right"].contains(&word);
+    args.windows(2)
+        .filter(|pair| flags.contains(&pair[0]) && is_value(&pair[1]))
+        .map(|pair| format!("`{1}` is part of the text; `{0}={1}` is the setting", pair[0], pair[1]))
+        .collect()
+}
+
+/// The same error where it says how a number is parsed and not what is expected.
+fn plain(error: clap::Error) -> clap::Error {
+    let source = std::error::Error::source(&error);
+    let expected = match source.and_then(|source| source.downcast_ref::<ParseIntError>()).map(ParseIntError::kind) {
+        Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "the number is too large",
+        Some(_) => "expected a whole number, 0 or more",
+        None if source.is_some_and(|source| source.is::<ParseFloatError>()) => "expected a number",
+        None => return error,
+    };
+    let of = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let (value, arg) = (of(ContextKind::InvalidValue), of(ContextKind::InvalidArg));
+    clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value '{value}' for '{arg}': {expected}\n"))
 }
 
 /// `--temperature -1` is a wrong temperature and no unknown flag; `-5 degrees` is a text.

@@ -11,7 +11,7 @@ use crate::{CacheType, DeviceChoice, Dtype, EMBEDDED, Engine, EngineBuilder, Qua
 #[derive(clap::Args)]
 pub(super) struct ModelArgs {
     /// The model: `ember` (inside the program), a short name such as `gpt2`, `owner/name` on the Hub, a folder,
-    /// or a .safetensors file
+    /// or a .gguf or .safetensors file
     #[arg(short, long, value_name = "MODEL", default_value = EMBEDDED, help_heading = "Model")]
     pub(super) model: String,
     #[command(flatten)]

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::hub::HubArgs;
 use super::model::{bytes, warn};
-use super::output::{answer, answer_json};
+use super::output::{Usage, answer, answer_json};
 use crate::hub::lockfile::{self, LockFile, LockedFile};
-use crate::{Hub, Plan};
+use crate::{EMBEDDED, Hub, Plan};
 
 /// Fetch a model from the Hub into the cache
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "REVISION", requires = "model")]
     revision: Option<String>,
     /// Fetch these files instead of a model's; `*` stands for any text. May be given several times
-    #[arg(long = "file", value_name = "NAME")]
+    #[arg(long = "file", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     files: Vec<String>,
     /// Show what would be fetched, and fetch no weights
     #[arg(long)]
@@ -57,6 +58,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         (Some(model), Some(revision)) => Some(hub.with_revision(model, revision)?),
         (model, _) => model.clone(),
     };
+    if name.as_deref() == Some(EMBEDDED) {
+        let problem = format!("`{EMBEDDED}` is inside the program, and there is nothing to fetch");
+        return Err(Usage { problem, hint: "name a model of the Hub, such as `gpt2`" }.into());
+    }
     let lock_file = args.lock_file.as_deref().unwrap_or(Path::new(lockfile::DEFAULT));
     let name = match name {
         Some(name) if !args.locked => name,

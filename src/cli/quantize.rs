@@ -12,8 +12,9 @@ use super::hub::HubArgs;
 use super::model::{bytes, count, warn};
 use super::output::{answer, answer_json};
 use super::progress::ProgressStyle;
-use crate::error::{Error, quote};
+use crate::error::Error;
 use crate::weights::Cast;
+use crate::whole::check_place;
 
 /// Write a model as a GGUF file, which llama.cpp and its relatives read too
 #[derive(clap::Args)]
@@ -47,7 +48,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    check_place(&args.output, args.force)?;
+    check_output(&args.output, args.force)?;
     let hub = args.hub.open_for(&args.model)?;
     let threads = args.threads.and_then(|threads| NonZeroUsize::new(threads.into()));
     let bar = bar(args.hub.progress);
@@ -86,22 +87,16 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// Refuses before a long run what would fail at its end.
-fn check_place(output: &Path, force: bool) -> Result<(), Error> {
+fn check_output(output: &Path, force: bool) -> Result<(), Error> {
     let refused = |problem: &str, hint: &str| Err(Error::unwritten(output, problem, hint));
-    if output.is_dir() {
-        return refused("it is a folder", "name a file in it");
+    if output == Path::new("-") {
+        return refused("a GGUF file is not written to stdout", "name a file; `./-` is one that is called `-`");
     }
+    check_place(output)?;
     if output.exists() && !force {
         return refused("it is there already", "`--force` replaces it");
     }
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match folder.filter(|folder| !folder.is_dir()) {
-        Some(folder) => refused(
-            &format!("the folder {} is not there", quote(&folder.display().to_string())),
-            "make the folder first",
-        ),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Shown on a terminal, unless nothing is to be.

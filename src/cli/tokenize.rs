@@ -17,7 +17,8 @@ use crate::{EMBEDDED, Tokenizer};
 pub(super) struct Args {
     #[command(flatten)]
     text: TextArgs,
-    /// The model whose tokenizer to use: `ember`, a short name, `owner/name` on the Hub, a folder, or a .safetensors file
+    /// The model whose tokenizer to use: `ember`, a short name, `owner/name` on the Hub, a folder, or a .gguf or
+    /// .safetensors file
     #[arg(short, long, value_name = "MODEL", default_value = EMBEDDED)]
     model: String,
     /// Print the ids alone, on one line

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The model: `ember`, a short name of `fireside models`, or its repository
     #[arg(value_name = "MODEL")]
     model: String,
-    /// Where the model is, if not where its name says: a folder or a .safetensors file
+    /// Where the model is, if not where its name says: a folder, or a .gguf or .safetensors file
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     from: Option<String>,
     #[command(flatten)]

@@ -57,7 +57,13 @@ pub(super) fn schema_argument(argument: &str) -> Result<Schema, String> {
 pub(super) fn text_or_file(argument: &str) -> Result<String, String> {
     match argument.strip_prefix('@') {
         None => Ok(argument.to_owned()),
-        Some(file) => std::fs::read_to_string(file).map_err(|error| format!("cannot read the file: {error}")),
+        Some(file) => {
+            let longest = 4 * LONGEST as u64; // bytes
+            let bytes = crate::whole::read(file.as_ref(), longest)
+                .map_err(|error| format!("cannot read the file: {error}"))?
+                .ok_or_else(|| format!("expected a file of at most {longest} bytes, found more"))?;
+            String::from_utf8(bytes).map_err(|_| "expected UTF-8 text in the file, found other bytes".to_owned())
+        }
     }
 }
 

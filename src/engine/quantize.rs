@@ -86,7 +86,16 @@ pub fn quantize(
         (config.architecture()?.load)(&config, &weights)?;
         weights.held()
     };
-    let weights = Weights::open(&source.weights, cast.keep(), compute)?;
+    let keep = cast.keep();
+    let blocks = held.iter().find_map(|(name, held)| match held.kind {
+        Kind::Blocks(format) if matches!(keep, Keep::Quantized(_)) => Some((name, format)),
+        _ => None,
+    });
+    if let (WeightFiles::Gguf(file), Some((name, format))) = (&source.weights, blocks) {
+        let problem = format!("tensor {} is quantised already ({})", quote(name), format.name());
+        return Err(Error::unsupported(file.path(), problem, "quantise the model from f32, f16 or bf16"));
+    }
+    let weights = Weights::open(&source.weights, keep, compute)?;
     let mut plan = match &source.weights {
         WeightFiles::Gguf(file) => Plan::from_gguf(file, &weights, &held)?,
         _ => Plan::from_safetensors(&source, &config, &weights, &held)?,

@@ -409,9 +409,10 @@ impl Keys<'_> {
         )
     }
 
-    /// Whether the first layer has such a tensor.
+    /// Whether the first layer has such a tensor; that of queries may hold keys and values too.
     pub(super) fn has_in_layer(&self, name: &str) -> bool {
-        self.gguf.shape_of(&format!("blk.0.{name}")).is_some()
+        let has = |name: &str| self.gguf.shape_of(&format!("blk.0.{name}")).is_some();
+        has(name) || has(&name.replace("attn_q.", "attn_qkv."))
     }
 }
 

@@ -164,6 +164,12 @@ impl Gguf {
                 bytes: Arc::clone(bytes),
                 range,
             };
+            if info.name.contains("ffn_gate_up_exps") {
+                let problem =
+                    format!("tensor {} holds two parts of each expert, which is not supported", quote(&info.name));
+                let hint = "take a file with `ffn_gate_exps` and `ffn_up_exps`, as converters write this architecture";
+                return Err(Error::unsupported(self.path(), problem, hint));
+            }
             let start = tensors.len();
             match names.place_of(&info.name) {
                 Place::Config => {}

@@ -3,12 +3,12 @@
 //! The head is written first, since it says where each tensor lies; then the tensors, in the order of the table, each as
 //! it comes, so that no more than one of them is in memory. The file appears under its name when it is whole.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::dtype::TensorType;
 use crate::error::{Error, Result, quote};
+use crate::whole::WholeFile;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -50,9 +50,7 @@ impl Planned {
 /// A file on its way.
 pub(crate) struct Writer {
     path: PathBuf,
-    /// Where it is written until it is whole.
-    part: PathBuf,
-    file: Option<BufWriter<File>>,
+    file: BufWriter<WholeFile>,
     /// Bytes that each tensor has, in the order of the table.
     expected: Vec<u64>,
     written: usize,
@@ -63,9 +61,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes the head of a file.
     pub(crate) fn create(path: &Path, pairs: &[(String, Written)], tensors: &[Planned]) -> Result<Writer> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        let file = File::create(&part).map_err(|error| failed(path, &error))?;
+        let file = WholeFile::create(path).map_err(|error| failed(path, &error))?;
         let mut expected = Vec::with_capacity(tensors.len());
         for tensor in tensors {
             expected.push(tensor.bytes().ok_or_else(|| {
@@ -79,8 +75,7 @@ impl Writer {
         }
         let mut writer = Writer {
             path: path.to_owned(),
-            part,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            file: BufWriter::with_capacity(1 << 20, file),
             expected,
             written: 0,
             of_tensor: 0,
@@ -104,24 +99,14 @@ impl Writer {
     }
 
     /// Makes the file appear.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         assert_eq!(self.written, self.expected.len(), "tensors");
-        let file = self.file.take().expect("a file is finished once");
-        let file = file.into_inner().map_err(|error| failed(&self.path, error.error()))?;
-        file.sync_all().map_err(|error| failed(&self.path, &error))?;
-        std::fs::rename(&self.part, &self.path).map_err(|error| failed(&self.path, &error))
+        let file = self.file.into_inner().map_err(|error| failed(&self.path, error.error()))?;
+        file.finish().map_err(|error| failed(&self.path, &error))
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let file = self.file.as_mut().expect("a file is finished once");
-        file.write_all(bytes).map_err(|error| failed(&self.path, &error))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // After `finish` there is none.
-        let _ = std::fs::remove_file(&self.part);
+        self.file.write_all(bytes).map_err(|error| failed(&self.path, &error))
     }
 }
 

@@ -19,7 +19,7 @@
 //! also those that the Hub names by git's weaker SHA-1.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,7 @@ use super::name::{Commit, HubName, RepoId, RepoPath, Revision, Selection};
 use super::store::write_reference;
 use super::{Hub, Pulled, candidates, unnamed};
 use crate::error::{Error, HubFailure, Result, quote};
+use crate::whole::WholeFile;
 
 /// What a lock file is called where nobody says otherwise.
 pub(crate) const DEFAULT: &str = "models.lock";
@@ -156,21 +157,8 @@ impl LockFile {
             return Ok(());
         }
         lock.models.insert(model.name.clone(), model);
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.incomplete", std::process::id()));
-        let unfinished = path.with_file_name(name);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&unfinished)
-            .and_then(|mut file| file.write_all(lock.text().as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&unfinished, path));
-        written.map_err(|error| {
-            if error.kind() != io::ErrorKind::AlreadyExists {
-                let _ = fs::remove_file(&unfinished);
-            }
-            failed(error)
-        })
+        let mut file = WholeFile::create(path).map_err(failed)?;
+        file.write_all(lock.text().as_bytes()).and_then(|()| file.finish()).map_err(failed)
     }
 
     fn text(&self) -> String {

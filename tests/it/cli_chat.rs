@@ -149,6 +149,9 @@ fn commands_change_the_conversation_and_the_settings() {
     more.push(Message::user("And the mill?"));
     let next = answer(&folder, &more).trim_start().to_owned() + "\n";
     check(&[&format!("/load {file}"), "And the mill?"], &next);
+    let plain = name_of(&folder.path().join("plain.json"));
+    std::fs::write(&plain, "[]").unwrap();
+    check(&["/system Be brief.", &format!("/load {plain}"), "Where is the fox?"], &shown); // all of it is the file's
     assert_eq!(run(chat(&folder, &["--load", &file, "And the mill?"])).answer(), next);
 
     let help = check(&["/help"], "");
@@ -158,6 +161,8 @@ fn commands_change_the_conversation_and_the_settings() {
     let said =
         check(&["/set max_new_tokens 3", "/set stop_strings x", "/set", "/unset stop_strings", "/system", "/show"], "");
     assert!(said.contains("max_new_tokens 3") && said.contains("[\"x\"]"), "{said}");
+    let said = check(&["/set logprobs true", "/set top_logprobs 1", "/set max_new_tokens 3"], "");
+    assert_eq!(said.matches("`logprobs` has no effect").count(), 1, "{said}");
     let few = script(&folder, &["--json"], &[]);
     assert_eq!(few.code, Some(2), "--json answers one question");
     let outcome = script(&folder, &[], &["/set max_new_tokens 1", "Where is the fox?", "/stats"]);
@@ -173,6 +178,7 @@ fn what_is_wrong_is_said_as_everywhere() {
     for (line, expected) in [
         ("/set temperature -1", "`temperature` is -1"),
         ("/set temperature hot", "invalid value 'hot'"),
+        ("/set do_sample maybe", "[possible values: true, false]"),
         ("/set frobnicate 1", "no setting `frobnicate`"),
         ("/set temperature", "expects a value"),
         ("/set num_return_sequences 3", "one answer"),
@@ -196,6 +202,7 @@ fn what_is_wrong_is_said_as_everywhere() {
         (&["--chat-template", &name_of(&wrong), "x"][..], "does not parse"),
         (&["--chat-template", "/nowhere", "x"], "cannot read"),
         (&["--template-arg", "x", "x"], "expected a name"),
+        (&["--template-arg", "=x", "x"], "expected a name"),
         (&["--num-return-sequences", "2", "x"], "one answer"),
         (&["--load", "/nowhere", "x"], "cannot read"),
         (&["--", " "], "expected a question"),
@@ -379,6 +386,37 @@ mod terminal {
         terminal.wait_for("nothing was answered yet");
         terminal.leave();
         assert!(!history.exists());
+    }
+
+    #[test]
+    fn what_is_typed_ahead_or_is_no_text_loses_nothing() {
+        let folder = talker();
+        let mut terminal = Terminal::start(chat(&folder, &["--no-history"]));
+        terminal.wait_for("> ");
+        terminal.keyboard.write_all(b"abc\xff").expect("keys"); // as a terminal in Latin-1 sends it
+        terminal.wait_for("is no UTF-8 text");
+        terminal.wait_for("> ");
+        terminal.press("/stats\n/system\n"); // Enter as the terminal hands it on while no line is read
+        terminal.wait_for("nothing was answered yet");
+        terminal.wait_for("there is no system message");
+        terminal.leave();
+    }
+
+    #[test]
+    fn an_answer_stays_where_no_other_comes() {
+        let folder = talker();
+        let mut terminal = Terminal::start(chat(&folder, &["--no-history"]));
+        for (keys, shown) in [
+            ("Where is the fox?\r", "[cut: the limit of tokens is reached]"),
+            ("/set regex [^\\x00-\\x{10ffff}]\r", TAKEN), // no text at all
+            ("/regenerate\r", "allows no further text"),
+            ("/show\r", "user: Where is the fox?\r\nassistant: "),
+        ] {
+            terminal.wait_for("> ");
+            terminal.press(keys);
+            terminal.wait_for(shown);
+        }
+        terminal.leave();
     }
 
     #[test]

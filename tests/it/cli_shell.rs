@@ -71,6 +71,19 @@ fn bad_usage_exits_with_2_and_says_so_on_stderr() {
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
         assert!(!outcome.stderr.is_empty(), "{args:?}");
     }
+    for (args, problem) in [
+        (&["generate", "-n", "-1", "x"][..], "invalid value '-1' for '--max-new-tokens <N>': expected a whole number"),
+        (&["generate", "--top-k", "1e3", "x"], "'1e3' for '--top-k <K>': expected a whole number, 0 or more"),
+        (&["generate", "--suppress-tokens", "1,", "x"], "'' for '--suppress-tokens <ID,…>': expected a whole number"),
+        (&["generate", "--seed", "99999999999999999999", "x"], "the number is too large"),
+        (&["generate", "--top-p", "half", "x"], "'half' for '--top-p <P>': expected a number"),
+        (&["bench", "--threads", "two"], "expected a whole number"),
+        (&["bench", "--random", "ember"], "`ember` is here with its own weights"),
+    ] {
+        let outcome = run(fireside(args));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(problem), "{}", outcome.stderr);
+    }
     let help = run(fireside(["--help"])).answer();
     for verb in ["generate", "tokenize", "score", "info", "completions"] {
         assert!(help.contains(verb), "{verb}");
@@ -172,6 +185,47 @@ fn an_answer_that_cannot_be_written_is_an_error() {
             );
         }
     }
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn pulling_what_needs_no_fetching_is_bad_usage() {
+    for (args, problem) in [
+        (&["pull", "ember"][..], "`ember` is inside the program"),
+        (&["pull", "gpt2", "--file", ""], "a value is required for '--file <NAME>'"),
+    ] {
+        let outcome = run(fireside(args));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(problem), "{}", outcome.stderr);
+    }
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn a_model_that_cannot_be_fetched_is_named_and_a_mistaken_path_found() {
+    for verb in [&["info"][..], &["pull"], &["generate", "x", "-m"]] {
+        let outcome = run(fireside([verb, &["tests/nothing"]].concat()));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{verb:?}");
+        let (error, hint) = outcome.stderr.split_once("\n\nhint: ").unwrap_or_default();
+        assert!(error.starts_with("error: cannot fetch `tests/nothing`: "), "{error}");
+        assert!(hint.starts_with("the folder `tests` here has no such model; otherwise "), "{hint}");
+    }
+}
+
+#[test]
+fn a_setting_that_became_a_word_of_the_text_is_told() {
+    let tale = model("tale");
+    let check = |args: &[&str], expected: &str| {
+        let outcome = run(fireside([&["generate", "-m", &tale, "-n", "2", "--seed", "1"], args].concat()));
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), expected), "{args:?}");
+    };
+    check(
+        &["--do-sample", "false", "hi"],
+        "warning: `false` is part of the text; `--do-sample=false` is the setting\n",
+    );
+    check(&["--truncation", "left", "hi"], "warning: `left` is part of the text; `--truncation=left` is the setting\n");
+    check(&["--do-sample", "falsehoods"], "");
+    check(&["--do-sample", "--", "true", "story"], "");
 }
 
 #[cfg(unix)]

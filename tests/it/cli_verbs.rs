@@ -175,6 +175,8 @@ fn info_takes_its_model_as_the_other_verbs_do() {
     for flag in ["-m", "--model"] {
         assert_eq!(run(fireside(["info", flag, &tale])).answer(), named, "{flag}");
     }
+    let little = run(fireside(["info", &tale, "--max-memory", "1KB"])).answer();
+    assert!(little.contains("fits          no: 1.0 KB"), "a limit that is given is one that is answered: {little}");
     let twice = run(fireside(["info", "--model", &tale, &tale]));
     assert!(twice.code == Some(2) && twice.stderr.contains("cannot be used with"), "{twice:?}");
 }

@@ -28,6 +28,8 @@ mod chat;
 mod cli;
 #[cfg(feature = "cli")]
 mod cli_chat;
+#[cfg(all(feature = "cli", feature = "ember", unix))]
+mod cli_files;
 #[cfg(feature = "cli")]
 mod cli_shell;
 #[cfg(feature = "cli")]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Modules by layer, lowest first. `use crate::…` points down, or sideways without a circle.
 const LAYERS: &[&[&str]] = &[
-    &["kernels", "device", "error", "mapped", "memory"],
+    &["kernels", "device", "error", "mapped", "memory", "whole"],
     &["source", "gguf", "hub"],
     &["nn", "weights", "text"],
     &["models", "prompt_cache"],

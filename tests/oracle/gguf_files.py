@@ -128,12 +128,16 @@ def convert(name: str, out: Path) -> None:
         folder = Path(there) / "tiny"  # llama.cpp looks for tokens in a model whose name has Phi-3 in it
         shutil.copytree(FIXTURES / name, folder, ignore=shutil.ignore_patterns("expected.safetensors"))
         spelled(name, folder)
-        hparams = ModelBase.load_hparams(folder, False)
-        if name.startswith("gpt_neox/"):
-            hparams["rotary_pct"] = hparams["rope_parameters"]["partial_rotary_factor"]
-        converter = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-        own = {"set_vocab": vocabulary, "model_arch": converter.model_arch} | stacked_norms(converter)
-        type(converter.__name__, (converter,), own)(folder, gguf.LlamaFileType.ALL_F32, out, eager=True, hparams=hparams).write()
+        write(name, folder, out, gguf.LlamaFileType.ALL_F32)
+
+
+def write(name: str, folder: Path, out: Path, file_type) -> None:
+    hparams = ModelBase.load_hparams(folder, False)
+    if name.startswith("gpt_neox/"):
+        hparams["rotary_pct"] = hparams["rope_parameters"]["partial_rotary_factor"]
+    converter = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    own = {"set_vocab": vocabulary, "model_arch": converter.model_arch} | stacked_norms(converter)
+    type(converter.__name__, (converter,), own)(folder, file_type, out, eager=True, hparams=hparams).write()
 
 
 def described(name: str, file: Path) -> dict:

@@ -97,6 +97,9 @@ impl Subject {
 
 /// The name, config.json and stored format of a shape: of a card that knows its own, or an architecture's own defaults.
 fn config_of(shape: &str) -> Result<(String, Map<String, Value>, Dtype)> {
+    if shape == EMBEDDED {
+        return Err(usage(format!("`{EMBEDDED}` is here with its own weights"), "measure it with `--model ember`"));
+    }
     if let Some(card) = find(shape) {
         let Some(sizes) = &card.shape else {
             let with: Vec<&str> = cards().iter().filter(|card| card.shape.is_some()).map(|card| &*card.name).collect();

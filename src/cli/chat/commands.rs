@@ -183,9 +183,10 @@ fn changed(settings: &Sampling, name: &str, value: Option<&str>) -> Result<Sampl
     if let Some(value) = value {
         let flag = format!("--{}={value}", name.replace('_', "-"));
         let parsed = Line::try_parse_from(["/set", &flag]).map_err(|error| {
-            let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            Usage { problem: line, hint: "/set shows the settings" }
+            let text = super::super::plain(error).render().to_string();
+            let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let problem = lines.join(" ").trim_start_matches("error: ").to_owned();
+            Usage { problem, hint: "/set shows the settings" }
         })?;
         new = entries(&parsed.sampling).remove(&name).unwrap_or_default();
     }

@@ -1,7 +1,7 @@
 //! Turns, as they are typed or as they come through a pipe.
 
 use std::borrow::Cow;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -49,9 +49,8 @@ impl Lines {
         editor.set_helper(Some(Assistance));
         editor.set_auto_add_history(true);
         editor.set_max_history_size(KEPT)?;
-        for key in [KeyEvent(KeyCode::Enter, Modifiers::ALT), KeyEvent::ctrl('J')] {
-            editor.bind_sequence(key, EventHandler::Simple(Cmd::Newline));
-        }
+        // Not Ctrl-J: it is what Enter becomes where somebody types on while an answer is written.
+        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), EventHandler::Simple(Cmd::Newline));
         let history = if keep_history { history_file() } else { None };
         if let Some(path) = &history
             && path.exists()
@@ -82,6 +81,9 @@ impl Lines {
                 }
                 Err(ReadlineError::Interrupted) => note("Ctrl-D or /exit leaves."),
                 Err(ReadlineError::Eof) => return Ok(None),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    warning("what was typed is no UTF-8 text, and was left out");
+                }
                 Err(error) => return Err(error).context("cannot read the terminal"),
             }
         }

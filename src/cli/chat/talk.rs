@@ -1,14 +1,17 @@
 //! One conversation: what was said, what the model still reads of it, and the next answer.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
+use super::super::input::read_file;
 use super::super::model::warn;
 use super::super::output::{answer, figure, interrupt_cancels, note, warning};
 use crate::error::{count, line};
+use crate::whole::WholeFile;
 use crate::{ChatOptions, ChatPrompt, Engine, FinishReason, Generation, Message, Prompt, Sampling, Session, quote};
 
 /// What the user sees of an answer while it comes.
@@ -43,6 +46,8 @@ pub(super) struct Talk {
     pub(super) last: Option<Given>,
     /// How often the last question was asked anew.
     attempts: u64,
+    /// What was said of the settings when one of them changed last.
+    told: Vec<String>,
     verbose: bool,
 }
 
@@ -57,6 +62,7 @@ impl Talk {
             unread: 0,
             last: None,
             attempts: 0,
+            told: Vec::new(),
             verbose,
         }
     }
@@ -99,6 +105,7 @@ impl Talk {
     /// Another conversation takes the place of this one.
     pub(super) fn replace(&mut self, mut messages: Vec<Message>) {
         self.clear();
+        self.system = None;
         if messages.first().is_some_and(|first| first.role() == "system") {
             self.system = Some(messages.remove(0).text());
         }
@@ -133,9 +140,14 @@ impl Talk {
         let Some(at) = self.messages.iter().rposition(|message| message.role() == "user") else {
             bail!("there is no question yet that could be asked again");
         };
+        let before = self.messages.clone();
         self.messages.truncate(at + 1);
         self.attempts += 1;
-        self.answer(show)
+        let outcome = self.answer(show);
+        if self.messages.len() == at {
+            self.messages = before; // nothing came in place of the answer
+        }
+        outcome
     }
 
     /// Forgets the last question, which it gives, and its answer.
@@ -279,11 +291,13 @@ impl Talk {
 
     /// Takes settings that can hold together; says which have no effect.
     pub(super) fn set_sampling(&mut self, sampling: Sampling) -> Result<()> {
-        super::check(&sampling)?;
+        let mut warnings = super::check(&sampling)?;
         let mut engine = self.engine().clone();
         let trial = engine.generate(Prompt::Tokens(vec![0]), sampling.clone())?;
-        let said = self.engine().warnings();
-        warn(&trial.warnings().iter().filter(|warning| !said.contains(warning)).cloned().collect::<Vec<_>>());
+        let of_the_model = self.engine().warnings();
+        warnings.extend(trial.warnings().iter().filter(|warning| !of_the_model.contains(warning)).cloned());
+        warn(&warnings.iter().filter(|warning| !self.told.contains(warning)).cloned().collect::<Vec<_>>());
+        self.told = warnings;
         self.sampling = sampling;
         Ok(())
     }
@@ -316,7 +330,7 @@ fn show_figures(given: &Given) {
 /// The messages of a file: a list, or an object with a list `messages`.
 pub(super) fn read_messages(path: &Path) -> Result<Vec<Message>> {
     let name = quote(&path.display().to_string());
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let text = read_file(path)?;
     let mut json: Value = serde_json::from_str(&text).with_context(|| format!("{name} is no JSON"))?;
     if let Some(messages) = json.get_mut("messages") {
         json = messages.take();
@@ -327,10 +341,11 @@ pub(super) fn read_messages(path: &Path) -> Result<Vec<Message>> {
 /// Writes messages to a file, all of it or nothing.
 pub(super) fn write_messages(path: &Path, messages: &[Message]) -> Result<()> {
     let name = quote(&path.display().to_string());
+    if path.is_file() && read_messages(path).is_err() {
+        bail!("cannot write {name}: it is there already, and holds no conversation");
+    }
     let text = serde_json::to_string_pretty(messages)? + "\n";
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, path))
+    WholeFile::create(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.finish()))
         .with_context(|| format!("cannot write {name}"))
 }

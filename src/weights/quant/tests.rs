@@ -193,48 +193,81 @@ fn falcon_is_mixed_otherwise() {
     check(Quant::Iq4Nl, &tensors, &[("query_key_value", &["q5_k"; 16].join(" "))]);
 }
 
-/// As the reference's source has it: attention of eight experts gets more, routers stay, a token's experts are one layer's.
+/// The kinds of tensors in a GGUF file, their names in a model's layer or outside of all, outputs and inputs; `{}` is an expert.
+fn names_of(case: &serde_json::Value, head: usize, hidden: usize) -> Vec<(&'static str, &'static str, [usize; 2])> {
+    let size = |name: &str| case[name].as_u64().expect("a size") as usize;
+    let (q, kv, inner, experts) = (head * size("heads"), head * size("kv_heads"), size("inner"), size("experts"));
+    let [gate, up, down, router] = match case["model"].as_str() {
+        Some("qwen3_moe") => {
+            ["mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj", "mlp.gate"]
+        }
+        Some("mixtral") => [
+            "block_sparse_moe.experts.{}.w1",
+            "block_sparse_moe.experts.{}.w3",
+            "block_sparse_moe.experts.{}.w2",
+            "block_sparse_moe.gate",
+        ],
+        _ => ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", ""],
+    };
+    let kinds = match experts {
+        0 => ["ffn_gate", "ffn_up", "ffn_down"],
+        _ => ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"],
+    };
+    vec![
+        ("attn_q", "self_attn.q_proj", [q, hidden]),
+        ("attn_k", "self_attn.k_proj", [kv, hidden]),
+        ("attn_v", "self_attn.v_proj", [kv, hidden]),
+        ("attn_output", "self_attn.o_proj", [hidden, q]),
+        (kinds[0], gate, [inner, hidden]),
+        (kinds[1], up, [inner, hidden]),
+        (kinds[2], down, [hidden, inner]),
+        ("ffn_gate_inp", router, [experts, hidden]),
+    ]
+}
+
+/// Thirteen mixtures of nine models, most of them of experts, as llama-quantize wrote them; routers stay as they are.
 #[test]
-fn experts_are_quantised_and_routers_are_not() {
-    let tensors = |experts: usize| {
-        let mut tensors = llama(8, 4608, (32, 8), IsTied::No);
-        tensors.retain(|(name, _)| !name.contains(".mlp."));
-        for layer in 0..8 {
-            let block = format!("model.layers.{layer}.block_sparse_moe");
-            tensors.push((format!("{block}.gate.weight"), vec![experts, 4608]));
-            for expert in 0..experts {
-                let names = [("w1", [9216, 4608]), ("w2", [4608, 9216]), ("w3", [9216, 4608])];
-                tensors.extend(
-                    names.map(|(name, shape)| (format!("{block}.experts.{expert}.{name}.weight"), shape.to_vec())),
-                );
+fn every_tensor_gets_the_format_that_the_reference_gives_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mixtures.json");
+    let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).expect("the fixture")).unwrap();
+    let size = |name: &str| file[name].as_u64().expect("a size") as usize;
+    let (hidden, head, rows) = (size("hidden"), size("head"), size("rows"));
+    let mut compared = 0;
+    for case in file["cases"].as_array().expect("cases") {
+        let [layers, experts] = ["layers", "experts"].map(|name| case[name].as_u64().expect("a size") as usize);
+        // (kind, layer, name, shape)
+        let mut tensors = vec![("token_embd", 0, "model.embed_tokens.weight".to_owned(), [rows, hidden])];
+        if case["tied"] == false {
+            tensors.push(("output", 0, "lm_head.weight".to_owned(), [rows, hidden]));
+        }
+        for layer in 0..layers {
+            for (kind, name, shape) in names_of(case, head, hidden).into_iter().filter(|(_, name, _)| !name.is_empty())
+            {
+                for expert in 0..if name.contains("{}") { experts } else { 1 } {
+                    let name = name.replace("{}", &expert.to_string());
+                    tensors.push((kind, layer, format!("model.layers.{layer}.{name}.weight"), shape));
+                }
             }
         }
-        tensors
-    };
-    check(
-        Quant::Q4KM,
-        &tensors(8),
-        &[
-            ("block_sparse_moe.gate", "- - - - - - - -"),
-            ("v_proj", &["q8_0"; 8].join(" ")),
-            ("k_proj", &["q8_0"; 8].join(" ")),
-            ("q_proj", &["q4_k"; 8].join(" ")),
-            ("o_proj", &["q5_k"; 8].join(" ")),
-            ("experts.7.w1", &["q4_k"; 8].join(" ")),
-            ("experts.7.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
-            ("experts.0.w2", "q6_k q4_k q4_k q6_k q4_k q4_k q6_k q6_k"),
-        ],
-    );
-    check(
-        Quant::Q4KM,
-        &tensors(16),
-        &[
-            ("k_proj", &["q4_k"; 8].join(" ")),
-            ("o_proj", &["q4_k"; 8].join(" ")),
-            ("block_sparse_moe.gate", "- - - - - - - -"),
-        ],
-    );
-    check(Quant::Q6K, &tensors(8), &[("k_proj", &["q8_0"; 8].join(" ")), ("o_proj", &["q6_k"; 8].join(" "))]);
+        let kinds: std::collections::BTreeSet<&str> = tensors.iter().map(|(kind, ..)| *kind).collect();
+        for (quant, formats) in case["formats"].as_object().expect("mixtures") {
+            let all = tensors.iter().map(|(_, _, name, shape)| (name.as_str(), &shape[..]));
+            let mix = Mix::of(quant.parse().expect("a mixture"), all, false);
+            assert!(formats.as_object().is_some_and(|known| known.keys().eq(kinds.iter())), "{case}");
+            for (kind, layer, name, shape) in &tensors {
+                let runs = formats[*kind].as_str().expect("runs").split(' ');
+                let all = runs.flat_map(|run| {
+                    let (count, format) = run.split_once('*').expect("a number and a format");
+                    std::iter::repeat_n(format, count.parse().expect("a number"))
+                });
+                let expected = all.skip(*layer).collect::<Vec<_>>()[0];
+                let found = mix.of_tensor(name, shape).map_or("F32", Format::name);
+                assert!(found.eq_ignore_ascii_case(expected), "{quant} {name}: {found} is not {expected} in {case}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 30_000, "{compared}");
 }
 
 /// SmolLM2's widths, 576 and 1536: not whole blocks of 256, and whole ones.

@@ -139,6 +139,56 @@ fn written_files_are_those_of_llama_cpps_converter() {
     assert_eq!(kinds.len(), 18, "architectures");
 }
 
+/// Queries, keys and values of each layer in one tensor, as the converter writes them when it is told to.
+fn fused(file: &GgufFile) -> Option<GgufFile> {
+    let mut out = GgufFile { tensors: Vec::new(), ..file.clone() };
+    for tensor in &file.tensors {
+        let name = String::from_utf8_lossy(&tensor.name).into_owned();
+        let is = |part: &str| name.contains(&format!(".{part}."));
+        if is("attn_k") || is("attn_v") {
+            continue;
+        }
+        let mut all = tensor.clone();
+        if is("attn_q") {
+            all.name = name.replace("attn_q", "attn_qkv").into_bytes();
+            for part in ["attn_k", "attn_v"] {
+                let wanted = name.replace("attn_q", part);
+                let other = file.tensors.iter().find(|other| other.name == wanted.as_bytes())?;
+                *all.dims.last_mut()? += other.dims.last()?;
+                all.data.extend(&other.data);
+            }
+        }
+        out.tensors.push(all);
+    }
+    (out.tensors.len() < file.tensors.len()).then_some(out)
+}
+
+#[test]
+fn queries_keys_and_values_may_be_one_tensor() {
+    let (mut models, mut biases) = (0, 0);
+    for case in cases(&json("gguf.json")) {
+        let model = case["model"].as_str().expect("a model");
+        let Some(file) = fused(&own_file(model)) else { continue };
+        let off = worst(&file, model);
+        assert!(off < 1e-4, "{model}: logits are off by {off}");
+        models += 1;
+        biases += usize::from(file.tensors.iter().any(|tensor| tensor.name == b"blk.0.attn_qkv.bias"));
+    }
+    assert!(models >= 24 && biases >= 5, "{models} models, {biases} with biases");
+}
+
+/// None of the architectures that are read has this, in llama.cpp neither.
+#[test]
+fn merged_parts_of_experts_are_refused_by_name() {
+    let mut file = own_file("qwen3_moe/usual");
+    for tensor in &mut file.tensors {
+        tensor.name = String::from_utf8_lossy(&tensor.name).replace("ffn_gate_exps", "ffn_gate_up_exps").into_bytes();
+    }
+    let (_folder, path): (TempDir, _) = written(&file);
+    let error = fireside::Engine::load(&name_of(&path)).expect_err("it is refused");
+    assert!(error.to_string().contains("`blk.0.ffn_gate_up_exps.weight`"), "{error}");
+}
+
 #[test]
 fn a_model_computes_the_same_in_a_written_file_and_in_the_converters() {
     for case in cases(&json("gguf.json")) {

@@ -1,5 +1,6 @@
-//! Models in folders → GGUF files, as converters write them: other names, rows of queries and keys put in pairs of
-//! neighbours for Llama, Conv1D turned round.
+//! Models in folders → GGUF files, as converters write them, of three kinds: other names, rows of queries and keys put in
+//! pairs of neighbours for Llama, Conv1D turned round. `converter` holds all kinds against llama.cpp's own files; this is a
+//! second hand, which shares nothing with the library's writer.
 
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use super::file::{GgufFile, U32};
+use crate::support::fixture;
 
 /// How a matrix is written. Tensors of one dimension are always F32.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +60,28 @@ impl Numbers {
     }
 }
 
+/// The file that tests change in one thing: a tiny Llama.
+pub fn base() -> GgufFile {
+    gguf_of(&fixture("llama/base"), |_| Numbers::F32)
+}
+
+/// That file with another value of a key.
+pub fn with(key: &str, kind: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut made = base();
+    made.keys.retain(|(name, ..)| name != key.as_bytes());
+    made.key(key, kind, value).bytes()
+}
+
+/// That file without a key.
+pub fn without(key: &str) -> Vec<u8> {
+    let mut made = base();
+    assert!(made.keys.iter().any(|(name, ..)| name == key.as_bytes()), "{key}");
+    made.keys.retain(|(name, ..)| name != key.as_bytes());
+    made.bytes()
+}
+
 /// A tensor's name in a folder → its name in a GGUF file.
-fn renamed(kind: &str, name: &str) -> String {
+fn renamed(name: &str) -> String {
     const PARTS: &[(&str, &str)] = &[
         ("transformer.h.", "blk."),
         ("model.layers.", "blk."),
@@ -82,9 +104,7 @@ fn renamed(kind: &str, name: &str) -> String {
         (".self_attn.q_norm", ".attn_q_norm"),
         (".self_attn.k_norm", ".attn_k_norm"),
         (".self_attn.o_proj", ".attn_output"),
-        (".block_sparse_moe.gate", ".ffn_gate_inp"),
         (".post_attention_layernorm", ".ffn_norm"),
-        (".post_feedforward_layernorm", ".post_ffw_norm"),
         (".mlp.gate_proj", ".ffn_gate"),
         (".mlp.up_proj", ".ffn_up"),
         (".mlp.down_proj", ".ffn_down"),
@@ -97,7 +117,6 @@ fn renamed(kind: &str, name: &str) -> String {
     ];
     let (start, theirs) = PARTS.iter().find(|(start, _)| name.starts_with(start)).expect("a known start");
     let name = format!("{theirs}{}", &name[start.len()..]);
-    let name = if kind == "olmo2" { name.replace(".post_attention_layernorm", ".post_attention_norm") } else { name };
     match ENDS.iter().find(|(end, _)| name.contains(end)) {
         Some((end, theirs)) => name.replacen(end, theirs, 1),
         None => name,
@@ -134,16 +153,8 @@ pub fn gguf_of(folder: &Path, numbers: impl Fn(&str) -> Numbers) -> GgufFile {
         let mut values: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let mut shape = view.shape().to_vec();
-        if name.contains(".experts.") {
-            continue; // below, all of them in one
-        }
-        let theirs = renamed(kind, &name);
-        if kind == "gemma" && theirs.contains("norm") {
-            values.iter_mut().for_each(|value| *value += 1.0);
-        }
-        if ["llama", "mixtral", "granite", "smollm3"].contains(&kind)
-            && (theirs.contains("attn_q.") || theirs.contains("attn_k."))
-        {
+        let theirs = renamed(&name);
+        if kind == "llama" && (theirs.contains("attn_q.") || theirs.contains("attn_k.")) {
             let heads = if theirs.contains("attn_q.") { heads } else { kv_heads };
             values = in_pairs(&values, heads, if shape.len() == 2 { shape[1] } else { 1 });
         }
@@ -155,31 +166,9 @@ pub fn gguf_of(folder: &Path, numbers: impl Fn(&str) -> Numbers) -> GgufFile {
         let dims: Vec<u64> = shape.iter().rev().map(|dim| *dim as u64).collect();
         made = made.tensor(&theirs, &dims, kind.id(), kind.bytes(&values));
     }
-    if kind == "mixtral" {
-        made = with_experts(made, &SafeTensors::deserialize(&bytes).unwrap(), &config);
-    }
     if config["rope_scaling"]["rope_type"] == "llama3" {
         let factors = llama3_factors(&config);
         made = made.tensor("rope_freqs.weight", &[factors.len() as u64], 0, Numbers::F32.bytes(&factors));
-    }
-    made
-}
-
-/// The experts of each layer, stacked.
-fn with_experts(mut made: GgufFile, tensors: &SafeTensors, config: &Value) -> GgufFile {
-    let count = |field: &str| config[field].as_u64().unwrap();
-    for layer in 0..count("num_hidden_layers") {
-        for (theirs, ours) in [("w1", "ffn_gate_exps"), ("w3", "ffn_up_exps"), ("w2", "ffn_down_exps")] {
-            let (mut data, mut dims) = (Vec::new(), Vec::new());
-            for expert in 0..count("num_local_experts") {
-                let name = format!("model.layers.{layer}.block_sparse_moe.experts.{expert}.{theirs}.weight");
-                let view = tensors.tensor(&name).unwrap();
-                dims = view.shape().iter().rev().map(|dim| *dim as u64).collect();
-                data.extend(view.data());
-            }
-            dims.push(count("num_local_experts"));
-            made = made.tensor(&format!("blk.{layer}.{ours}.weight"), &dims, 0, data);
-        }
     }
     made
 }
@@ -205,9 +194,9 @@ fn llama3_factors(config: &Value) -> Vec<f32> {
 }
 
 fn metadata(config: &Value) -> GgufFile {
-    let kind = config["model_type"].as_str().unwrap().replace("mixtral", "llama");
+    let kind = config["model_type"].as_str().unwrap();
     let number = |field: &str| config[field].as_u64().map(|number| number as u32);
-    let mut made = GgufFile::default().text("general.architecture", &kind).text("general.license", "mit");
+    let mut made = GgufFile::default().text("general.architecture", kind).text("general.license", "mit");
     let keys: &[(&str, &[&str])] = &[
         ("block_count", &["num_hidden_layers", "n_layer"]),
         ("context_length", &["max_position_embeddings", "n_positions"]),
@@ -217,8 +206,6 @@ fn metadata(config: &Value) -> GgufFile {
         ("attention.head_count_kv", &["num_key_value_heads"]),
         ("attention.key_length", &["head_dim"]),
         ("attention.value_length", &["head_dim"]),
-        ("expert_count", &["num_local_experts"]),
-        ("expert_used_count", &["num_experts_per_tok"]),
     ];
     for (key, fields) in keys {
         if let Some(value) = fields.iter().find_map(|field| number(field)) {
@@ -234,18 +221,13 @@ fn metadata(config: &Value) -> GgufFile {
         ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
         ("rope.freq_base", "rope_theta"),
-        ("attention.scale", "attention_multiplier"),
-        ("embedding_scale", "embedding_multiplier"),
-        ("residual_scale", "residual_multiplier"),
-        ("logit_scale", "logits_scaling"),
     ];
     // Where config.json does not say, it is transformers' own default.
-    let epsilon = if ["mixtral", "olmo2"].contains(&config["model_type"].as_str().unwrap()) { 1e-5 } else { 1e-6 };
     for (key, field) in floats {
-        let default = match (kind.as_str(), *field) {
+        let default = match (kind, *field) {
             ("gpt2", "layer_norm_epsilon") => Some(1e-5),
             ("gpt2", _) => None,
-            (_, "rms_norm_eps") => Some(epsilon),
+            (_, "rms_norm_eps") => Some(1e-6),
             _ => None,
         };
         let value = config[*field].as_f64().or(default);
