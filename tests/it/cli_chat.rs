@@ -200,6 +200,7 @@ fn what_is_wrong_is_said_as_everywhere() {
         (&["--chat-template", &name_of(&wrong), "x"][..], "does not parse"),
         (&["--chat-template", "/nowhere", "x"], "cannot read"),
         (&["--template-arg", "x", "x"], "expected a name"),
+        (&["--template-arg", "=x", "x"], "expected a name"),
         (&["--num-return-sequences", "2", "x"], "one answer"),
         (&["--load", "/nowhere", "x"], "cannot read"),
         (&["--", " "], "expected a question"),
