@@ -23,7 +23,7 @@ pub mod cli;
 mod device;
 mod engine;
 mod error;
-#[allow(dead_code)] // tokenizers read the rest of the metadata
+#[cfg_attr(not(feature = "hub"), allow(dead_code))] // heads of files that are on the Hub
 mod gguf;
 #[cfg_attr(not(all(feature = "cli", feature = "hub")), allow(dead_code))]
 // commands and downloads together use all of it

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::quote;
 #[cfg(feature = "cli")]
@@ -29,6 +30,7 @@ impl WholeFile {
         }
         let part = beside(&to);
         let file = File::create_new(&part)?;
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(part.clone());
         Ok(WholeFile { to, part, file })
     }
 
@@ -52,6 +54,18 @@ impl Write for WholeFile {
 impl Drop for WholeFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.part); // after `finish` there is none
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|part| *part != self.part);
+    }
+}
+
+/// What a process that ends here and now would leave lying.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes what is unfinished, before a process ends without dropping it.
+#[cfg(feature = "cli")]
+pub(crate) fn remove_unfinished() {
+    for part in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = fs::remove_file(part);
     }
 }
 

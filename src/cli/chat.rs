@@ -74,8 +74,10 @@ impl std::str::FromStr for TemplateArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (key, value) =
-            text.split_once('=').ok_or("expected a name, `=` and a value, such as `enable_thinking=false`")?;
+        let (key, value) = text
+            .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
+            .ok_or("expected a name, `=` and a value, such as `enable_thinking=false`")?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
         Ok(TemplateArg(key.trim().to_owned(), value))
     }

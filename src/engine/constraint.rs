@@ -416,6 +416,9 @@ fn plain(problem: &str) -> String {
     if problem.contains("coerce_one_of") {
         return "has `oneOf` with options that may overlap, which is not supported: use `anyOf`".to_owned();
     }
+    if problem.contains("Regex is empty") {
+        return "asks for a `pattern`, a `format` and a length that no text has together".to_owned();
+    }
     if problem.contains("NoExtensionBias") {
         return "allows no further text that can be written with this vocabulary".to_owned();
     }

@@ -29,15 +29,9 @@ const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// One file's head, checked.
 pub(crate) struct Header {
-    /// 2 or 3.
-    pub(crate) version: u32,
     pub(crate) metadata: Metadata,
     /// In the order of the file.
     pub(crate) tensors: Vec<TensorInfo>,
-    /// What the tensors' places are multiples of.
-    pub(crate) alignment: usize,
-    /// Bytes up to the first tensor.
-    pub(crate) data_start: usize,
 }
 
 /// A tensor as the table has it.
@@ -73,7 +67,7 @@ impl Header {
     }
 
     fn parse(reader: &mut Reader, path: &Path, bytes: &Arc<Bytes>, length: u64) -> Result<Header> {
-        let version = read_version(reader, path)?;
+        check_version(reader, path)?;
         let tensors = reader.u64("the number of tensors")?;
         let pairs = reader.u64("the number of keys")?;
         let metadata = Metadata::read(reader, pairs, path, bytes)?;
@@ -81,12 +75,11 @@ impl Header {
         let table = read_table(reader, tensors)?;
         let data_start = (reader.at() as u64).next_multiple_of(alignment);
         let tensors = place(path, table, data_start, alignment, length)?;
-        let data_start = data_start.min(length);
-        Ok(Header { version, metadata, tensors, alignment: alignment as usize, data_start: data_start as usize })
+        Ok(Header { metadata, tensors })
     }
 }
 
-fn read_version(reader: &mut Reader, path: &Path) -> Result<u32> {
+fn check_version(reader: &mut Reader, path: &Path) -> Result<()> {
     let magic = reader.u32("the mark `GGUF`")?;
     if magic.to_le_bytes() != *b"GGUF" {
         let found: String =
@@ -108,7 +101,7 @@ fn read_version(reader: &mut Reader, path: &Path) -> Result<u32> {
         Error::unsupported(path, problem, "take a copy that a current version of llama.cpp's tools wrote")
     };
     match version {
-        2 | 3 => Ok(version),
+        2 | 3 => Ok(()),
         big if big & 0xffff == 0 && big != 0 => Err(unsupported(format!("big endian, version {}", big.swap_bytes()))),
         other => Err(unsupported(format!("version {other}"))),
     }

@@ -63,7 +63,7 @@ fn values_of_every_kind_are_read_back() {
     for version in [2, 3] {
         let header = read(GgufFile { version, ..made.clone() }.bytes()).unwrap();
         let m = &header.metadata;
-        assert_eq!((header.version, m.keys().count(), header.alignment), (version, 19, 32));
+        assert_eq!(m.keys().count(), 19, "version {version}");
         let unsigned = |key: &str| m.unsigned(key).unwrap();
         assert_eq!([unsigned("u8"), unsigned("u16"), unsigned("u32")], [Some(200), Some(60_000), Some(0xffff_ffff)]);
         assert_eq!([unsigned("u64"), unsigned("i64"), unsigned("none")], [Some(1 << 40), Some(7), None]);
@@ -134,12 +134,11 @@ fn tensors_lie_where_the_table_says() {
     let coarse = GgufFile { alignment: 4096, ..tensors() }.number("general.alignment", 4096);
     let bytes = coarse.bytes();
     let header = read(bytes.clone()).unwrap();
-    assert_eq!((header.alignment, header.data_start), (4096, 4096));
+    let starts = |header: &Header| header.tensors.iter().map(|tensor| tensor.range.start).take(3).collect::<Vec<_>>();
+    assert_eq!(starts(&header), [4096, 2 * 4096, 3 * 4096]);
     assert_eq!(&bytes[header.tensors[2].range.clone()], &[3; 60]);
-    assert_eq!(
-        read(GgufFile { alignment: 1, ..tensors() }.number("general.alignment", 1).bytes()).unwrap().alignment,
-        1
-    );
+    let starts = starts(&read(GgufFile { alignment: 1, ..tensors() }.number("general.alignment", 1).bytes()).unwrap());
+    assert_eq!((starts[1] - starts[0], starts[2] - starts[1]), (32, 18), "one behind the other");
 }
 
 #[test]

@@ -354,14 +354,24 @@ fn candidates(name: &str) -> Result<Vec<HubName>> {
     Ok(std::iter::once(&card.repo).chain(&card.aliases).filter_map(named).collect())
 }
 
-/// An error that names the model, with the short name that was probably meant.
+/// An error that names the model, with the short name or the folder that was probably meant.
 fn named(error: Error, name: &str) -> Error {
     match error {
         Error::Hub { kind, problem, hint } => {
             let problem =
                 if problem.contains(name) { problem } else { format!("cannot fetch {}: {problem}", quote(name)) };
             let meant = catalog::closest(name).filter(|_| catalog::find(name).is_none() && !name.contains('/'));
-            let hint = meant.map_or(hint.clone(), |meant| format!("did you mean `{meant}`? Otherwise {hint}"));
+            let folder = Path::new(name).parent().filter(|folder| name.contains('/') && folder.is_dir());
+            let hint = match (meant, folder) {
+                (Some(meant), _) => format!("did you mean `{meant}`? Otherwise {hint}"),
+                (None, Some(folder)) => {
+                    format!(
+                        "the folder {} here has no such model; otherwise {hint}",
+                        quote(&folder.display().to_string())
+                    )
+                }
+                (None, None) => hint,
+            };
             Error::hub(kind, problem, hint)
         }
         other => other,

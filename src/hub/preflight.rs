@@ -10,9 +10,10 @@ use super::api::{RemoteFile, file_path, repository};
 use super::cache::RepoCache;
 use super::choice::{choose, gguf_of, has_tokenizer, plan_of, shown, warnings};
 use super::client::Client;
+use super::name::HubName;
 use super::pull::Plan;
 use super::transfer::is_whole;
-use super::{Hub, headers};
+use super::{Hub, headers, named};
 use crate::error::Result;
 use crate::gguf::Gguf;
 
@@ -41,7 +42,10 @@ pub(crate) struct Preflight {
 impl Hub {
     /// Asks the Hub what a model is. Nothing is fetched but small texts and the beginnings of weight files.
     pub(crate) fn preflight(&self, name: &str) -> Result<Preflight> {
-        let name = self.wanted(name)?;
+        self.look_at(self.wanted(name)?).map_err(|error| named(error, name))
+    }
+
+    fn look_at(&self, name: HubName) -> Result<Preflight> {
         let client = Client::new(&self.settings)?;
         let remote = repository(&client, &name.repo, &name.revision)?;
         let cache = RepoCache::new(&self.settings.cache, &name.repo);

@@ -29,6 +29,10 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
+/// What becomes of texts where the tokenizer puts a space before them only if there is none.
+const SPACES: &str = "readers of GGUF files put a space before each text and behind each special token in it, even where there is one: \
+     texts that begin so, or go on behind a special token, can become other tokens than from this model's own files";
+
 /// The score of a token that no merge makes.
 const UNMERGED: f32 = -1e6;
 
@@ -181,7 +185,10 @@ pub(crate) fn metadata_of(files: &TokenizerFiles, rows: usize, config: &Value, n
     };
     let beside =
         Beside { rstrip: flagged(|token| token.rstrip), others: flagged(|token| token.lstrip || token.single_word) };
-    let (name, notices) = beside.told(name, &tokens, &kinds);
+    let (name, mut notices) = beside.told(name, &tokens, &kinds);
+    if parts.model.byte_fallback && parts.prepends_a_space() && parts.pre_tokenizer["type"] == "Metaspace" {
+        notices.push(SPACES.to_owned());
+    }
     say("tokens", Written::Texts(tokens));
     say("token_type", Written::Integers(kinds));
     Ok(InFile { pairs, name, notices })
@@ -284,7 +291,10 @@ fn of_sentencepiece(file: &Location, rows: usize, config: &Value, name: &str) ->
     let known =
         |(key, id): (&'static str, Option<u32>)| Some((key, Written::U32(id.filter(|id| (*id as usize) < rows)?)));
     pairs.extend(ids.into_iter().filter_map(known));
-    let (name, notices) = Beside { rstrip: habits.rstrip, others: Vec::new() }.told(name, &tokens, &kinds);
+    let (name, mut notices) = Beside { rstrip: habits.rstrip, others: Vec::new() }.told(name, &tokens, &kinds);
+    if matches!(habits.space_prefix, SpacePrefix::TextWithout | SpacePrefix::EveryPieceWithout) {
+        notices.push(SPACES.to_owned());
+    }
     pairs.extend([("tokens", Written::Texts(tokens)), ("token_type", Written::Integers(kinds))]);
     let pairs = pairs.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect();
     Ok(InFile { pairs, name, notices })

@@ -36,7 +36,7 @@ fn prompts_that_cannot_be_run_are_told() {
     write(folder.path(), "latin1.txt", b"na\xefve");
     let file = |name: &str| name_of(&folder.path().join(name));
     for (path, code, words) in [
-        (file("latin1.txt"), 2, &["UTF-8", "at 2", "the file"][..]),
+        (file("latin1.txt"), 2, &["UTF-8", "at 2", "latin1.txt`"][..]),
         (file("absent.txt"), 1, &["cannot read", "absent.txt"]),
         (file(""), 1, &["cannot read"]),
     ] {

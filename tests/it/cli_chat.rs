@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cli::parsed;
+use crate::damage::LONGEST;
 use crate::program::{Outcome, fireside, run, run_with};
 use crate::support::{copy_of, fixture, model, name_of};
 
@@ -173,7 +174,7 @@ fn what_is_wrong_is_said_as_everywhere() {
     let folder = talker();
     let missing = name_of(&folder.path().join("missing.json"));
     let not_json = folder.path().join("wrong.json");
-    std::fs::write(&not_json, "[{\"content\": 1}]").unwrap();
+    std::fs::write(&not_json, format!("[\"{}\"]", "x".repeat(9000))).unwrap();
     for (line, expected) in [
         ("/set temperature -1", "`temperature` is -1"),
         ("/set temperature hot", "invalid value 'hot'"),
@@ -193,6 +194,7 @@ fn what_is_wrong_is_said_as_everywhere() {
         assert!(matches!(outcome.code, Some(1 | 2)) && outcome.stdout.is_empty(), "{line}: {outcome:?}");
         let first = outcome.stderr.lines().next().unwrap_or_default();
         assert!(first.starts_with("error: ") && first.contains(expected), "{line}: {}", outcome.stderr);
+        assert!(outcome.stderr.len() < LONGEST, "{line}: {} bytes", outcome.stderr.len());
     }
     let wrong = folder.path().join("wrong.jinja");
     std::fs::write(&wrong, "{% for %}").unwrap();
@@ -200,6 +202,7 @@ fn what_is_wrong_is_said_as_everywhere() {
         (&["--chat-template", &name_of(&wrong), "x"][..], "does not parse"),
         (&["--chat-template", "/nowhere", "x"], "cannot read"),
         (&["--template-arg", "x", "x"], "expected a name"),
+        (&["--template-arg", "=x", "x"], "expected a name"),
         (&["--num-return-sequences", "2", "x"], "one answer"),
         (&["--load", "/nowhere", "x"], "cannot read"),
         (&["--", " "], "expected a question"),

@@ -3,10 +3,12 @@
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::program::{Outcome, fireside, run, run_with};
+use crate::program::{Outcome, fireside, piped, run, run_with};
 use crate::support::name_of;
 
 #[track_caller]
@@ -103,4 +105,28 @@ fn quantising_what_is_quantised_is_refused_in_the_words_of_the_verb() {
     let outcome = run(fireside(["quantize", &name_of(&once), "--to", "q4_0", "-o", &twice]));
     assert!(!outcome.stderr.contains("--quant"), "{}", outcome.stderr);
     refused(outcome, 1, "is quantised already (q8_0)");
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_unfinished() {
+    let folder = TempDir::new().unwrap();
+    let file = name_of(&folder.path().join("model.gguf"));
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for _ in 0..50 {
+        let mut command = fireside(["quantize", "ember", "--to", "iq4_nl", "--threads", "1", "--force", "-o", &file]);
+        let mut child = piped(command.env("FIRESIDE_KERNELS", "scalar"));
+        while child.try_wait().unwrap().is_none() && !names().iter().any(|name| name.ends_with(".part")) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).stderr(Stdio::null()).status();
+        let code = child.wait().unwrap().code();
+        assert!(names().iter().all(|name| name == "model.gguf"), "{:?}", names());
+        if code == Some(130) {
+            return;
+        }
+    }
+    panic!("every run was faster than Ctrl-C");
 }

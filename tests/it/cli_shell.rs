@@ -200,6 +200,18 @@ fn pulling_what_needs_no_fetching_is_bad_usage() {
     }
 }
 
+#[cfg(feature = "hub")]
+#[test]
+fn a_model_that_cannot_be_fetched_is_named_and_a_mistaken_path_found() {
+    for verb in [&["info"][..], &["pull"], &["generate", "x", "-m"]] {
+        let outcome = run(fireside([verb, &["tests/nothing"]].concat()));
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""), "{verb:?}");
+        let (error, hint) = outcome.stderr.split_once("\n\nhint: ").unwrap_or_default();
+        assert!(error.starts_with("error: cannot fetch `tests/nothing`: "), "{error}");
+        assert!(hint.starts_with("the folder `tests` here has no such model; otherwise "), "{hint}");
+    }
+}
+
 #[test]
 fn a_setting_that_became_a_word_of_the_text_is_told() {
     let tale = model("tale");

@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{model, name_of};
+use crate::support::{model, name_of, write_weights};
 
 const PROMPT: &str = "There was once";
 
@@ -181,18 +181,11 @@ fn sentencepiece() -> Engine {
         ("ln_f.weight", vec![16]),
         ("ln_f.bias", vec![16]),
     ];
-    let data: Vec<Vec<u8>> = shapes
-        .iter()
-        .map(|(_, shape)| {
-            (0..shape.iter().product())
-                .flat_map(|i: usize| ((i * 7919 % 101) as f32 / 500.0 - 0.1).to_le_bytes())
-                .collect()
-        })
-        .collect();
-    let views = shapes.iter().zip(&data).map(|((name, shape), data)| {
-        (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap())
-    });
-    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    let numbers = |shape: &[usize]| {
+        (0..shape.iter().product()).map(|i: usize| (i * 7919 % 101) as f32 / 500.0 - 0.1).collect::<Vec<f32>>()
+    };
+    let tensors = shapes.map(|(name, shape)| (name.to_owned(), (shape.clone(), numbers(&shape))));
+    write_weights(folder.path(), &tensors.into());
     Engine::load(&name_of(folder.path())).unwrap()
 }
 
@@ -372,6 +365,15 @@ fn what_cannot_be_kept_is_refused_by_name() {
     check(of(json!({ "type": "objekt" })), "json_schema", "objekt");
     check(of(json!({ "type": "string", "format": "zip" })), "json_schema", "zip");
     check(of(json!({ "type": "string", "pattern": "(" })), "json_schema", "");
+    for (format, text) in [("date", "2023-02-29"), ("date", "1900-02-29"), ("date-time", "^0000"), ("time", ":60")] {
+        check(
+            of(json!({ "type": "string", "format": format, "pattern": text })),
+            "json_schema",
+            "no text has together",
+        );
+    }
+    let leap_day = json_schema(json!({ "type": "string", "format": "date", "pattern": "2000-02-29" }));
+    assert_eq!(texts(&mut tale(), &leap_day, 1)[0].generated_text, "\"2000-02-29\"");
     check(of(json!({ "type": "integer", "minimum": 5, "maximum": 3 })), "json_schema", "");
     check(of(json!({ "const": 9_007_199_254_740_993u64 })), "json_schema", "expected at most 2^53");
     check(of(json!({ "minProperties": 2 })), "json_schema", "`minProperties`");

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fireside::{Engine, EngineBuilder};
-use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::quant::{distance, logits};
-use crate::support::{name_of, write_tokenizer};
+use crate::support::{name_of, write_tokenizer, write_weights};
 
 const WIDTH: usize = 256;
 const VOCABULARY: usize = 300;
@@ -81,16 +80,7 @@ fn with_experts(architecture: &str, folder: &Path, numbers: Numbers) {
             norm(format!("{at}.self_attn.k_norm"), head_dim);
         }
     }
-    let bytes: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, numbers))| {
-            (name.as_str(), (shape.clone(), numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
-        })
-        .collect();
-    let views = bytes
-        .iter()
-        .map(|(name, (shape, bytes))| (*name, TensorView::new(FileDtype::F32, shape.clone(), bytes).expect("a view")));
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written weights");
+    write_weights(folder, &tensors);
     let mut config = json!({
         "model_type": architecture, "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": WIDTH,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim,

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fireside::{CacheType, Dtype, Engine, EngineBuilder, Prompt, Quant, ScoreOptions};
-use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{ids, json, model, name_of, write_tokenizer};
+use crate::support::{ids, json, model, name_of, write_tokenizer, write_weights};
 
 #[cfg(feature = "cli")]
 const ALL: [&str; 14] = [
@@ -64,16 +63,7 @@ pub fn wide_model(folder: &Path, head: Head) {
     if head == Head::Repeated {
         tensors.insert("lm_head.weight".to_owned(), tensors["wte.weight"].clone());
     }
-    let bytes: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, numbers))| {
-            (name.as_str(), (shape.clone(), numbers.iter().flat_map(|x| x.to_le_bytes()).collect()))
-        })
-        .collect();
-    let views = bytes
-        .iter()
-        .map(|(name, (shape, bytes))| (*name, TensorView::new(FileDtype::F32, shape.clone(), bytes).expect("a view")));
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written weights");
+    write_weights(folder, &tensors);
     let config = json!({
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": VOCABULARY, "n_positions": 64,
         "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0,

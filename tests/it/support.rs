@@ -1,8 +1,10 @@
 //! What several test files need: fixtures, models in temporary folders.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,6 +40,17 @@ pub fn write_tokenizer(folder: &Path) {
                    "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": [] },
     });
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("a written tokenizer");
+}
+
+/// Weights in f32, by name: shapes and numbers.
+pub fn write_weights(folder: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.values().map(|(_, numbers)| numbers.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, (shape, _)), bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a view")));
+    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written weights");
 }
 
 /// A folder as a name for `Engine::load`.

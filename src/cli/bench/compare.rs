@@ -3,14 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use super::plan::Plan;
 use super::report::Report;
 use super::subject::Model;
 use super::usage;
-use crate::error::count;
+use crate::error::{count, line};
 use crate::quote;
 
 /// An earlier result.
@@ -48,8 +48,9 @@ impl Baseline {
     pub(super) fn read(path: &Path) -> Result<Baseline> {
         let file = quote(&path.display().to_string());
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
-        let report = serde_json::from_str(&text)
-            .with_context(|| format!("{file} is not a result that `fireside bench --save` wrote"))?;
+        let report = serde_json::from_str(&text).map_err(|error| {
+            anyhow!("{file} is not a result that `fireside bench --save` wrote: {}", line(&error.to_string()))
+        })?;
         Ok(Baseline { report, file })
     }
 

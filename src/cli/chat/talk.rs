@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::super::input::read_file;
 use super::super::model::warn;
 use super::super::output::{answer, figure, interrupt_cancels, note, warning};
-use crate::error::count;
+use crate::error::{count, line};
 use crate::whole::WholeFile;
 use crate::{ChatOptions, ChatPrompt, Engine, FinishReason, Generation, Message, Prompt, Sampling, Session, quote};
 
@@ -335,7 +335,7 @@ pub(super) fn read_messages(path: &Path) -> Result<Vec<Message>> {
     if let Some(messages) = json.get_mut("messages") {
         json = messages.take();
     }
-    serde_json::from_value(json).with_context(|| format!("{name} is no list of messages"))
+    serde_json::from_value(json).map_err(|error| anyhow!("{name} is no list of messages: {}", line(&error.to_string())))
 }
 
 /// Writes messages to a file, all of it or nothing.

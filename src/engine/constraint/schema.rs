@@ -67,15 +67,52 @@ pub(super) fn grammar(schema: &Value) -> Result<GrammarWithLexer, String> {
     let mut walk = Walk { root: schema, seen: HashSet::new() };
     walk.check(schema, "", 0)?;
     let mut schema = match schema {
-        Value::Object(object) => object.clone(),
-        _ => Map::new(), // `true`: any JSON
+        Value::Object(_) => schema.clone(),
+        _ => json!({}), // `true`: any JSON
     };
-    schema.insert("x-guidance".to_owned(), json!({ "whitespace_flexible": true, "whitespace_pattern": SPACE }));
-    let schema = Value::Object(schema);
+    hold_formats(&mut schema);
+    schema["x-guidance"] = json!({ "whitespace_flexible": true, "whitespace_pattern": SPACE });
     if schema.to_string().len() > LONGEST {
         return Err(format!("is longer than {LONGEST} bytes"));
     }
     Ok(GrammarWithLexer::from_json_schema(schema))
+}
+
+/// What a format asks for beyond what the grammar knows of it: a 29 February is a leap year's, no calendar has a year 0, and a
+/// second 60 is one of some midnights only; a host's name has at most 253 characters.
+fn beyond_grammar(format: &str) -> Option<Value> {
+    const DAY: &str = "(?:[1-9]|0[1-9]|00[1-9]|000[1-9])[0-9]*-(?:0[13-9]|1|02-[01]|02-2[0-8])";
+    const LEAP_DAY: &str = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29";
+    Some(match format {
+        "date" => json!({ "pattern": format!("^(?:{DAY}|{LEAP_DAY})") }),
+        "date-time" => {
+            json!({ "allOf": [{ "pattern": format!("^(?:{DAY}|{LEAP_DAY})") }, { "pattern": "^.{17}[0-5]" }] })
+        }
+        "time" => json!({ "pattern": "^.{6}[0-5]" }),
+        "hostname" => json!({ "maxLength": 253 }),
+        _ => return None,
+    })
+}
+
+/// Adds to every schema what its format asks for beyond the grammar.
+fn hold_formats(value: &mut Value) {
+    let object = match value {
+        Value::Array(list) => return list.iter_mut().for_each(hold_formats),
+        Value::Object(object) => object,
+        _ => return,
+    };
+    for (key, value) in object.iter_mut() {
+        match (key.as_str(), value) {
+            ("const" | "enum", _) => {} // no schemas
+            ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(named)) => {
+                named.values_mut().for_each(hold_formats);
+            }
+            (_, value) => hold_formats(value),
+        }
+    }
+    let Some(further) = object.get("format").and_then(Value::as_str).and_then(beyond_grammar) else { return };
+    let all = object.entry("allOf").or_insert_with(|| json!([]));
+    all.as_array_mut().into_iter().for_each(|all| all.push(further.clone()));
 }
 
 struct Walk<'a> {

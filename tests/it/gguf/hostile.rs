@@ -4,13 +4,9 @@
 use std::path::Path;
 
 use super::file::{ARRAY, BOOL, F32, GgufFile, GgufTensor, I32, STRING, U8, U16, U32, U64, array, string};
-use super::model::{Numbers, gguf_of};
+use super::model::{Numbers, base, gguf_of, with, without};
 use crate::damage::{Dice, attempt, readable, refused, says};
 use crate::support::fixture;
-
-fn base() -> GgufFile {
-    gguf_of(&fixture("llama/base"), |_| Numbers::F32)
-}
 
 /// Runs a file's bytes, and expects these words of the refusal.
 fn check(what: &str, bytes: &[u8], words: &[&str]) {
@@ -20,19 +16,6 @@ fn check(what: &str, bytes: &[u8], words: &[&str]) {
     let message = refused(&attempt(&path, "abc"), 1, what);
     says(&message, &["m.gguf"], what);
     says(&message, words, what);
-}
-
-/// A file in which a key has another value.
-fn with(key: &str, kind: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
-    let mut made = base();
-    made.keys.retain(|(name, ..)| name != key.as_bytes());
-    made.key(key, kind, value).bytes()
-}
-
-fn without(key: &str) -> Vec<u8> {
-    let mut made = base();
-    made.keys.retain(|(name, ..)| name != key.as_bytes());
-    made.bytes()
 }
 
 /// A file in which a tensor is another.

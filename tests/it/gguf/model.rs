@@ -10,6 +10,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use super::file::{GgufFile, U32};
+use crate::support::fixture;
 
 /// How a matrix is written. Tensors of one dimension are always F32.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,6 +58,26 @@ impl Numbers {
             }
         }
     }
+}
+
+/// The file that tests change in one thing: a tiny Llama.
+pub fn base() -> GgufFile {
+    gguf_of(&fixture("llama/base"), |_| Numbers::F32)
+}
+
+/// That file with another value of a key.
+pub fn with(key: &str, kind: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut made = base();
+    made.keys.retain(|(name, ..)| name != key.as_bytes());
+    made.key(key, kind, value).bytes()
+}
+
+/// That file without a key.
+pub fn without(key: &str) -> Vec<u8> {
+    let mut made = base();
+    assert!(made.keys.iter().any(|(name, ..)| name == key.as_bytes()), "{key}");
+    made.keys.retain(|(name, ..)| name != key.as_bytes());
+    made.bytes()
 }
 
 /// A tensor's name in a folder → its name in a GGUF file.

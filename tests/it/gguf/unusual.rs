@@ -7,26 +7,9 @@ use fireside::{Engine, Prompt};
 use tempfile::TempDir;
 
 use super::file::{ARRAY, BOOL, F32, F64, GgufFile, I16, I32, I64, STRING, U8, U16, U32, U64, array, string};
-use super::model::{Numbers, gguf_of};
+use super::model::{Numbers, base, with, without};
 use super::{expected, in_parts, logits};
-use crate::support::{fixture, name_of};
-
-fn base() -> GgufFile {
-    gguf_of(&fixture("llama/base"), |_| Numbers::F32)
-}
-
-fn with(key: &str, kind: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
-    let mut made = base();
-    made.keys.retain(|(name, ..)| name != key.as_bytes());
-    made.key(key, kind, value).bytes()
-}
-
-fn without(key: &str) -> Vec<u8> {
-    let mut made = base();
-    assert!(made.keys.iter().any(|(name, ..)| name == key.as_bytes()), "{key}");
-    made.keys.retain(|(name, ..)| name != key.as_bytes());
-    made.bytes()
-}
+use crate::support::name_of;
 
 fn aligned(alignment: usize, kind: u32, value: &[u8]) -> Vec<u8> {
     GgufFile { alignment, ..base() }.key("general.alignment", kind, value).bytes()
