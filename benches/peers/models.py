@@ -96,10 +96,11 @@ def in_type(source: Path, dtype: str, target: Path) -> None:
 
 
 def sizes(models: Path) -> dict:
-    """By file: bytes of weights that decoding one token reads, and operations of one token in a prompt of 512.
+    """By file: bytes of weights that decoding one token reads, and operations that one token in a prompt of 512 needs.
 
     The position table is never read whole, nor is the token table where the head has weights of its own. Operations are
-    two for each weight of the layers and, for attention, four for each channel and position seen, 256 on average.
+    two for each weight of the layers and, for attention, four for each channel and position seen, 256 on average. Of the
+    last layer a prompt needs keys and values: the rest is for the word behind it, as the head is.
     """
     from gguf import GGUFReader
 
@@ -110,9 +111,11 @@ def sizes(models: Path) -> dict:
         tensors.pop("position_embd.weight", None)
         head = tensors.setdefault("output.weight", table)
         read = sum(int(tensor.n_bytes) for tensor in tensors.values())
-        weights = sum(int(t.n_elements) for t in tensors.values() if len(t.shape) == 2 and t is not head)
-        hidden = int(table.shape[0])
-        found[path.stem] = {"bytes_per_token": read, "ops_per_prompt_token": 2 * weights + 4 * hidden * layers * 256}
+        last, keys = f"blk.{layers - 1}.", ("attn_qkv.", "attn_q.", "attn_k.", "attn_v.")
+        needed = [t for name, t in tensors.items() if not name.startswith(last) or name.startswith(tuple(last + key for key in keys))]
+        weights = sum(int(t.n_elements) for t in needed if len(t.shape) == 2 and t is not head)
+        operations = 2 * weights + 4 * int(table.shape[0]) * (layers - 1) * 256
+        found[path.stem] = {"bytes_per_token": read, "ops_per_prompt_token": operations}
     return found
 
 
