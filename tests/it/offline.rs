@@ -4,7 +4,6 @@
 use std::process::Command;
 
 use crate::cache::{Cache, NEW, Named};
-use crate::damage::SOON;
 use crate::program::{Outcome, fireside, run};
 use crate::support::fixture;
 
@@ -79,9 +78,10 @@ fn a_cached_model_makes_no_call_that_could_reach_a_network() {
         let outcome = on(&cache, &under, args);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let log = std::fs::read_to_string(log.path()).expect("strace's log");
-        // `???(` is what strace writes of a thread that the end of the program took before its call could be read.
-        let calls: Vec<&str> =
-            log.lines().filter(|line| !line.contains("exited with") && !line.contains("???(")).collect();
+        // A thread that the end of the program took before strace could read its call has this line and no name in it.
+        let is_unread =
+            |line: &&str| line.split_once(' ').is_some_and(|(_, rest)| rest.trim() == "???( <unfinished ...>");
+        let calls: Vec<&str> = log.lines().filter(|line| !line.contains("exited with") && !is_unread(line)).collect();
         assert_eq!(calls, [""; 0], "{args:?}");
         assert!(log.contains("exited with 0"), "strace saw the program: {log}");
     }
@@ -126,5 +126,5 @@ fn offline_names_the_missing_file_and_the_command_that_fetches_it() {
     for words in ["`model.safetensors`", "fireside pull org/tiny"] {
         assert!(outcome.stderr.contains(words), "{words}: {outcome:?}");
     }
-    assert!(outcome.took < SOON, "{:?}", outcome.took);
+    assert!(outcome.took.as_millis() < 1_000, "{:?}", outcome.took);
 }
