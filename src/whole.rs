@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::quote;
 #[cfg(feature = "cli")]
@@ -29,14 +29,16 @@ impl WholeFile {
             return Err(io::Error::other(problem));
         }
         let part = beside(&to);
+        let mut unfinished = unfinished();
         let file = File::create_new(&part)?;
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(part.clone());
+        unfinished.push(part.clone());
         Ok(WholeFile { to, part, file })
     }
 
     /// Makes it appear.
     pub(crate) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
+        let _still = unfinished();
         fs::rename(&self.part, &self.to)
     }
 }
@@ -54,19 +56,26 @@ impl Write for WholeFile {
 impl Drop for WholeFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.part); // after `finish` there is none
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|part| *part != self.part);
+        unfinished().retain(|part| *part != self.part);
     }
 }
 
-/// What a process that ends here and now would leave lying.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// What a process that ends here and now would leave lying. While it is held no file begins and none appears.
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-/// Removes what is unfinished, before a process ends without dropping it.
+/// Removes what is unfinished, before a process ends without dropping it. Until then what it returns is to be kept:
+/// nothing new begins meanwhile.
 #[cfg(feature = "cli")]
-pub(crate) fn remove_unfinished() {
-    for part in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+#[must_use]
+pub(crate) fn remove_unfinished() -> impl Sized {
+    let mut unfinished = unfinished();
+    for part in unfinished.drain(..) {
         let _ = fs::remove_file(part);
     }
+    unfinished
 }
 
 /// A name in the same folder that nobody else uses, hidden.

@@ -157,7 +157,7 @@ pub(super) fn on_interrupt_exit() {
         if io::stderr().is_terminal() {
             note("");
         }
-        crate::whole::remove_unfinished();
+        let _nothing_begins = crate::whole::remove_unfinished();
         std::process::exit(INTERRUPTED);
     };
     if let Err(error) = ctrlc::set_handler(handler) {
