@@ -190,6 +190,35 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        self.finish();
+        // On the way out of a panic, which may be the callback's own, a second one would end the process.
+        if !std::thread::panicking() {
+            self.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_callback_that_panics_is_not_called_on_the_way_out() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let reporter = Reporter::new(
+            "org/m",
+            Some(Arc::new(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                panic!("the callback's own trouble");
+            })),
+        );
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let reporter = reporter;
+            reporter.add("config.json", 2)
+        }));
+        assert!(ended.is_err());
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 }

@@ -63,12 +63,12 @@ pub fn full_disks(cases: &[Full], size: u64) -> Option<usize> {
         let outcome = match case {
             Full::From(_) => home.run(&hub, ["pull", "org/m"]),
             Full::While(after) => {
-                hub.bandwidth(16 << 20);
-                let mut filled = false;
+                hub.stall_after(*after);
                 checks::run_until(home.fireside(&hub, ["pull", "org/m"]), |_| {
-                    if !filled && hub.served("/cdn/") > *after {
-                        filled = true;
+                    if hub.is_stalled() {
                         let _ = std::fs::write(&filler, vec![1; (size + ENOUGH) as usize]);
+                        hub.bandwidth(2 << 20); // so that little is under way when the disk is found full
+                        hub.go_on();
                     }
                     false
                 })
@@ -104,8 +104,7 @@ pub fn spread(count: usize, size: u64) -> Vec<Full> {
     (0..count)
         .map(|i| match i % 2 {
             0 => Full::From((256 << 10) + size * i / count),
-            // In the middle, and early enough that filling the disk is faster than the rest of the download.
-            _ => Full::While(size / 10 * 7 * i / count),
+            _ => Full::While(size * i / count),
         })
         .collect()
 }

@@ -156,6 +156,8 @@ pub struct State {
     pub stopped: AtomicBool,
     /// Bytes per second of all bodies together; 0 is no limit.
     rate: AtomicU64,
+    /// Bytes of bodies that may still go out; `u64::MAX` is no limit.
+    left: AtomicU64,
     next_slot: Mutex<Instant>,
 }
 
@@ -184,11 +186,20 @@ impl State {
     }
 
     pub fn is_limited(&self) -> bool {
-        self.rate.load(Ordering::Relaxed) > 0
+        self.rate.load(Ordering::Relaxed) > 0 || self.left.load(Ordering::Relaxed) < u64::MAX
     }
 
     /// Waits until so many more bytes may go out.
     pub fn wait_for_room(&self, bytes: usize) {
+        let take = |left: u64| match left {
+            0 => None,
+            u64::MAX => Some(left),
+            _ => Some(left.saturating_sub(bytes as u64)),
+        };
+        let goes = || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        while !goes() && !self.stopped.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == 0 {
             return;
@@ -229,6 +240,7 @@ impl FakeHub {
             addresses,
             stopped: AtomicBool::new(false),
             rate: AtomicU64::new(0),
+            left: AtomicU64::new(u64::MAX),
             next_slot: Mutex::new(Instant::now()),
         });
         let listeners = sockets.into_iter().zip(ORIGINS).map(|(socket, origin)| {
@@ -335,6 +347,19 @@ impl FakeHub {
     /// Limits all bodies together to so many bytes per second; 0 is no limit.
     pub fn bandwidth(&self, bytes_per_second: u64) {
         self.state.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Lets so many more bytes of bodies out, and nothing until [`FakeHub::go_on`].
+    pub fn stall_after(&self, bytes: u64) {
+        self.state.left.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        self.state.left.load(Ordering::Relaxed) == 0
+    }
+
+    pub fn go_on(&self) {
+        self.state.left.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// What was asked so far.
