@@ -92,6 +92,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         let problem = "expected a question, found none".to_owned();
         return Err(Usage { problem, hint: "pass it as an argument, with `--file`, or through a pipe" }.into());
     }
+    let variables = variables(&args)?;
     let loaded = args.load.as_deref().map(talk::read_messages).transpose()?;
     let mut builder = args.model.machine.builder(&args.model.model)?;
     if let Some(path) = &args.chat_template {
@@ -101,11 +102,6 @@ pub(super) fn run(args: Args) -> Result<()> {
     warn(engine.warnings());
     if args.verbose {
         describe(&engine);
-    }
-    let mut variables: Map<String, Value> =
-        args.template_arg.iter().map(|TemplateArg(k, v)| (k.clone(), v.clone())).collect();
-    if args.no_think {
-        variables.insert("enable_thinking".to_owned(), json!(false));
     }
     let options = ChatOptions { variables, ..ChatOptions::default() };
     let mut talk = Talk::new(&engine, options, args.sampling.clone(), args.verbose);
@@ -120,6 +116,21 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(question) => one_answer(&mut talk, question, args.json),
         None => converse(&mut talk, Lines::new(at_terminal, !args.no_history)),
     }
+}
+
+/// What the template is given, each of it once.
+fn variables(args: &Args) -> Result<Map<String, Value>> {
+    let thinking = args.no_think.then(|| ("enable_thinking".to_owned(), json!(false)));
+    let given = args.template_arg.iter().map(|TemplateArg(key, value)| (key.clone(), value.clone())).chain(thinking);
+    let mut variables = Map::new();
+    for (key, value) in given {
+        let problem = format!("`template_arg` gives {} twice", crate::quote(&key));
+        if variables.insert(key, value).is_some() {
+            let hint = "leave out one of the two; `--no-think` is `--template-arg enable_thinking=false`";
+            return Err(Usage { problem, hint }.into());
+        }
+    }
+    Ok(variables)
 }
 
 /// Settings that a conversation has no place for.

@@ -65,6 +65,7 @@ impl Settings {
         warnings: &mut Vec<String>,
     ) -> Result<Settings> {
         check_alone(&merged, against.vocab_size)?;
+        check_said_once(user)?;
         let greedy_by_temperature = merged.temperature == Some(0.0);
         let do_sample = merged.do_sample.unwrap_or(false) && !greedy_by_temperature;
         if greedy_by_temperature && user.do_sample == Some(true) {
@@ -222,6 +223,22 @@ fn check_ranges(s: &Sampling) -> Result<()> {
     }
     if s.sequence_bias.iter().flatten().any(|b| b.ids.is_empty()) {
         return empty("sequence_bias", "list of tokens");
+    }
+    Ok(())
+}
+
+/// Two biases of one token are a slip: which of them should act, or their sum, everybody reads otherwise.
+fn check_said_once(user: &Sampling) -> Result<()> {
+    let mut logits: Vec<Vec<u32>> = user.logit_bias.iter().flatten().map(|entry| vec![entry.id]).collect();
+    let mut sequences: Vec<Vec<u32>> = user.sequence_bias.iter().flatten().map(|entry| entry.ids.clone()).collect();
+    for (setting, ids) in [("logit_bias", &mut logits), ("sequence_bias", &mut sequences)] {
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            let tokens = twice[0].iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+            let noun = if twice[0].len() == 1 { "token" } else { "tokens" };
+            let problem = format!("is given twice for the {noun} {tokens}");
+            return Err(Error::setting(setting, problem, "leave out one of the two, or give their sum"));
+        }
     }
     Ok(())
 }
