@@ -25,7 +25,7 @@ use super::heads::{Attend, Heads, Tilt, bound};
 use super::lanes::{Half, LANES, Lanes};
 use super::math::exp2_below_zero;
 use super::tiers::prefetch;
-use super::{INLINE_WORK, Kernels, Pool};
+use super::{INLINE_WORK, Kernels, PIECES_PER_THREAD, Pool};
 
 /// Keys whose sums are merged at a time; 256 of a head of 64 are 128 KB, some microseconds of reading.
 const SECTION: usize = 4 * CHUNK_ROWS;
@@ -63,8 +63,8 @@ pub(super) type AttendFn = fn(&Attend<'_>, &[f32], Work<'_>);
 pub(super) enum Work<'a> {
     /// One head's keys and values into a chunk.
     Append(Append<'a>),
-    /// All of a unit's rows.
-    Unit { unit: Unit<'a>, out: Vec<&'a mut [f32]> },
+    /// All rows of units, one after the other.
+    Units(Vec<(Unit<'a>, Vec<&'a mut [f32]>)>),
     /// The sums of one section.
     Section { unit: Unit<'a>, section: usize, sums: &'a mut [f32] },
     /// Sums of a unit's sections become its rows.
@@ -118,6 +118,11 @@ impl Unit<'_> {
             Some(chunk) => Some(chunk.head(self.kv_head)),
             None => self.open.iter().flatten().find(|open| open.tile() == tile).map(|open| open.head.view()),
         }
+    }
+
+    /// The first head that it reads.
+    fn first_head(&self, layer: &Attend<'_>) -> Option<Head<'_>> {
+        self.head(self.seen(layer, 0).start / CHUNK_ROWS)
     }
 }
 
@@ -243,8 +248,16 @@ impl Kernels {
         if work < INLINE_WORK || pool.threads() == 1 || most <= 1 || units.len() >= SHARED_UNITS * pool.threads() {
             // The longest first, so that the last ones are short.
             units.sort_by_key(|(unit, _)| std::cmp::Reverse(unit.work(layer)));
-            let pieces = units.into_iter().map(|(unit, out)| Work::Unit { unit, out }).collect();
-            return self.run_all(pool, work, layer, qkv, pieces);
+            // Single tokens of neighbouring heads together: each asks for the next one's keys and values.
+            let together = units.len().div_ceil(PIECES_PER_THREAD * pool.threads());
+            let mut pieces: Vec<Vec<_>> = Vec::new();
+            for unit in units {
+                match pieces.last_mut() {
+                    Some(piece) if piece.len() < together && unit.0.tokens.len() == 1 => piece.push(unit),
+                    _ => pieces.push(vec![unit]),
+                }
+            }
+            return self.run_all(pool, work, layer, qkv, pieces.into_iter().map(Work::Units).collect());
         }
         let len = |unit: &Unit<'_>| unit.tokens.len() * layer.group() * layer.sums_len();
         let mut buffer = vec![0.0; units.iter().map(|(unit, _)| sections(unit) * len(unit)).sum()];
@@ -331,25 +344,17 @@ pub(super) fn attend<H: Half, const VECTORS: usize>(layer: &Attend<'_>, qkv: &[f
     let mut scratch = SCRATCH.take();
     match work {
         Work::Append(mut to) => append(layer, qkv, &mut to, &mut scratch),
-        Work::Unit { mut unit, mut out } => {
-            prepare(layer, qkv, &mut unit, &mut scratch);
-            let len = unit.tokens.len() * layer.group() * layer.sums_len();
-            let mut section_sums = std::mem::take(&mut scratch.section);
-            let mut whole = std::mem::take(&mut scratch.whole);
-            let sums = sized(&mut section_sums, len);
-            let whole_sums = sized(&mut whole, len);
-            let sections = unit.sections(layer);
-            sum_section::<H, VECTORS>(layer, &unit, sections.start, whole_sums, &mut scratch);
-            for section in sections.skip(1) {
-                sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
-                merge(layer, sums, whole_sums);
+        Work::Units(mut units) => {
+            let mut rest = units.as_mut_slice();
+            while let Some(((unit, out), later)) = rest.split_first_mut() {
+                let after = later.first().and_then(|(next, _)| next.first_head(layer));
+                whole_unit::<H, VECTORS>(layer, qkv, unit, after, out, &mut scratch);
+                rest = later;
             }
-            finish(layer, whole_sums, &mut out);
-            (scratch.section, scratch.whole) = (section_sums, whole);
         }
         Work::Section { mut unit, section, sums } => {
             prepare(layer, qkv, &mut unit, &mut scratch);
-            sum_section::<H, VECTORS>(layer, &unit, section, sums, &mut scratch);
+            sum_section::<H, VECTORS>(layer, &unit, section, None, sums, &mut scratch);
         }
         Work::Merge { sums, mut out } => {
             let len = out.len() * layer.group() * layer.sums_len();
@@ -363,6 +368,34 @@ pub(super) fn attend<H: Half, const VECTORS: usize>(layer: &Attend<'_>, qkv: &[f
         }
     }
     SCRATCH.set(scratch);
+}
+
+/// All rows of a unit. What comes `after` it is wanted next.
+#[inline(always)]
+fn whole_unit<H: Half, const VECTORS: usize>(
+    layer: &Attend<'_>,
+    qkv: &[f32],
+    unit: &mut Unit<'_>,
+    after: Option<Head<'_>>,
+    out: &mut [&mut [f32]],
+    scratch: &mut Scratch,
+) {
+    prepare(layer, qkv, unit, scratch);
+    let len = unit.tokens.len() * layer.group() * layer.sums_len();
+    let mut section_sums = std::mem::take(&mut scratch.section);
+    let mut whole = std::mem::take(&mut scratch.whole);
+    let sums = sized(&mut section_sums, len);
+    let whole_sums = sized(&mut whole, len);
+    let sections = unit.sections(layer);
+    let after =
+        |section| if section + 1 < sections.end { unit.head((section + 1) * SECTION / CHUNK_ROWS) } else { after };
+    sum_section::<H, VECTORS>(layer, unit, sections.start, after(sections.start), whole_sums, scratch);
+    for section in sections.clone().skip(1) {
+        sum_section::<H, VECTORS>(layer, unit, section, after(section), sums, scratch);
+        merge(layer, sums, whole_sums);
+    }
+    finish(layer, whole_sums, out);
+    (scratch.section, scratch.whole) = (section_sums, whole);
 }
 
 /// The first `len` numbers of a buffer that grows as needed.
@@ -490,12 +523,13 @@ impl Sums {
     const VALUES: usize = 2 * LANES;
 }
 
-/// The sums of one section for all rows of a unit.
+/// The sums of one section for all rows of a unit. What comes `after` it is wanted next.
 #[inline(always)]
 fn sum_section<H: Half, const VECTORS: usize>(
     layer: &Attend<'_>,
     unit: &Unit<'_>,
     section: usize,
+    after: Option<Head<'_>>,
     sums: &mut [f32],
     scratch: &mut Scratch,
 ) {
@@ -533,7 +567,7 @@ fn sum_section<H: Half, const VECTORS: usize>(
         }
         let seen = scratch.seen.as_slice();
         let Some(head) = unit.head(tile) else { unreachable!("the cache has chunk {tile}") };
-        let next = if tile + 1 < tiles.end { unit.head(tile + 1) } else { None };
+        let next = if tile + 1 < tiles.end { unit.head(tile + 1) } else { after };
         let ahead = head.ahead(&shape, next);
         let (from, to) = (within(first), within(last));
 
