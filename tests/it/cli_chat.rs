@@ -328,6 +328,7 @@ mod terminal {
 
         #[track_caller]
         fn leave(mut self) {
+            self.wait_for("> "); // while no line is read, a terminal makes of Ctrl-D what it likes
             self.press("\x04");
             let start = Instant::now();
             while start.elapsed() < PATIENCE {
