@@ -85,7 +85,8 @@ impl std::str::FromStr for TemplateArg {
 
 pub(super) fn run(args: Args) -> Result<()> {
     warn(&check(&args.sampling)?);
-    let at_terminal = args.text.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let at_terminal =
+        args.text.is_empty() && !args.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let talks = args.interactive || at_terminal;
     let question = if talks { None } else { Some(args.text.read_prompt()?) };
     if question.as_ref().is_some_and(|question| question.trim().is_empty()) {

@@ -95,7 +95,9 @@ pub fn hints_are_of_the_verb(command: &Command, stderr: &str) {
     let program = OsStr::new(env!("CARGO_BIN_EXE_fireside"));
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let mut words = words.skip_while(|word| *word != program).skip(1).filter_map(OsStr::to_str);
-    let mut verb = &fireside::cli::command();
+    let mut all = fireside::cli::command();
+    all.build(); // which hands flags that are a verb's own and its verbs' on to these
+    let mut verb = &all;
     while let Some(inner) = words.next().and_then(|word| verb.find_subcommand(word)) {
         verb = inner;
     }

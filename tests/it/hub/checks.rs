@@ -16,7 +16,7 @@ use super::walk;
 use crate::program::{Outcome, hints_are_of_the_verb, reader};
 
 /// Longer than any run of these tests; a run that is still there hangs.
-const LONGEST_RUN: Duration = Duration::from_secs(120);
+const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// Runs a command to its end, or for as long as a run may last.
 pub fn run(command: Command) -> Outcome {
