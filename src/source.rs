@@ -97,23 +97,23 @@ pub enum WeightFiles {
 impl TokenizerFiles {
     /// The tokenizer in a folder.
     pub fn in_folder(folder: &Path) -> Result<TokenizerFiles> {
+        TokenizerFiles::find(folder).map_err(|missing| {
+            let hint = "copy the tokenizer's files from where the model came from";
+            Error::file(folder, format!("expected {missing}, found none"), hint)
+        })
+    }
+
+    /// The tokenizer in a folder, or the names of what is missing there.
+    fn find(folder: &Path) -> Result<TokenizerFiles, &'static str> {
         let present = |file: &str| present_in(folder, file);
         match (present("tokenizer.json"), present("vocab.json"), present("merges.txt")) {
             (Some(json), _, _) => Ok(TokenizerFiles::Json(json)),
             (None, Some(vocab), Some(merges)) => Ok(TokenizerFiles::VocabAndMerges(vocab, merges)),
-            (None, vocab, _) if present("tokenizer.model").is_none() => {
-                let missing = if vocab.is_some() {
-                    "`merges.txt` beside `vocab.json`"
-                } else {
-                    "`tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"
-                };
-                Err(Error::file(
-                    folder,
-                    format!("expected {missing}, found none"),
-                    "copy the tokenizer's files from where the model came from",
-                ))
-            }
-            _ => Ok(TokenizerFiles::SentencePiece(Location::Disk(folder.join("tokenizer.model")))),
+            (None, vocab, _) => match present("tokenizer.model") {
+                Some(model) => Ok(TokenizerFiles::SentencePiece(model)),
+                None if vocab.is_some() => Err("`merges.txt` beside `vocab.json`"),
+                None => Err("`tokenizer.json`, `tokenizer.model`, or `vocab.json` and `merges.txt`"),
+            },
         }
     }
 
@@ -140,12 +140,18 @@ impl Source {
     /// its siblings. `None` for a name that can only be the Hub's.
     pub fn local(name: &str) -> Result<Option<Source>> {
         let path = Path::new(name);
+        let there = std::fs::metadata(path).ok().filter(|_| name != EMBEDDED);
         if name == EMBEDDED {
             embedded().map(Some)
-        } else if path.is_dir() {
-            Source::in_folder(name, path).map(Some)
-        } else if path.is_file() {
-            beside_weights(name, path).map(Some)
+        } else if let Some(there) = there {
+            match kind_of(there.file_type()) {
+                Kind::Folder => Source::in_folder(name, path).map(Some),
+                Kind::File => beside_weights(name, path).map(Some),
+                Kind::Other(what) => {
+                    let hint = "a model is read more than once and in any order: copy it into a file first";
+                    Err(Error::file(path, format!("expected a file or a folder, found {what}"), hint))
+                }
+            }
         } else if is_path(name) {
             Err(Error::ModelNotFound {
                 name: name.to_owned(),
@@ -162,7 +168,7 @@ impl Source {
     pub fn in_folder(name: &str, folder: &Path) -> Result<Source> {
         match weights_in(folder)? {
             WeightFiles::Gguf(file) => Ok(Source::of_gguf(name, file)),
-            weights => around(name, folder, weights),
+            weights => around(name, folder, folder, weights),
         }
     }
 
@@ -255,9 +261,9 @@ fn beside_weights(name: &str, file: &Path) -> Result<Source> {
     let file_name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let location = Location::Disk(file.to_owned());
     if file_name.ends_with(".safetensors.index.json") {
-        around(name, folder, WeightFiles::Sharded(location))
+        around(name, file, folder, WeightFiles::Sharded(location))
     } else if file_name.ends_with(".safetensors") {
-        around(name, folder, WeightFiles::Single(location))
+        around(name, file, folder, WeightFiles::Single(location))
     } else if is_gguf(&file_name) {
         match PartName::of(&file_name).filter(|part| part.part != 1) {
             None => Ok(Source::of_gguf(name, location)),
@@ -277,17 +283,19 @@ fn present_in(folder: &Path, file: &str) -> Option<Location> {
     path.is_file().then_some(Location::Disk(path))
 }
 
-/// The small files that lie beside the weights.
-fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
+/// The small files that lie beside the weights. `named` is what the user named: the folder, or the weights in it.
+fn around(name: &str, named: &Path, folder: &Path, weights: WeightFiles) -> Result<Source> {
     let present = |file: &str| present_in(folder, file);
-    let config = present("config.json").ok_or_else(|| {
-        Error::file(
-            folder,
-            "expected `config.json` beside the weights, found none",
-            "copy config.json from where the model came from",
-        )
-    })?;
-    let tokenizer = TokenizerFiles::in_folder(folder)?;
+    let missing = |what: &str| {
+        let hint = "copy these files from where the model came from, and name the folder";
+        Error::file(named, format!("expected {what} beside the weights, found none"), hint)
+    };
+    let (config, tokenizer) = match (present("config.json"), TokenizerFiles::find(folder)) {
+        (Some(config), Ok(tokenizer)) => (config, tokenizer),
+        (Some(_), Err(tokenizer)) => return Err(missing(tokenizer)),
+        (None, Ok(_)) => return Err(missing("`config.json`")),
+        (None, Err(tokenizer)) => return Err(missing(&format!("`config.json`, and {tokenizer},"))),
+    };
     Ok(Source {
         name: name.to_owned(),
         config,
@@ -296,6 +304,34 @@ fn around(name: &str, folder: &Path, weights: WeightFiles) -> Result<Source> {
         weights,
         card: present("README.md"),
     })
+}
+
+/// What a path leads to.
+enum Kind {
+    File,
+    Folder,
+    /// What can be no model, by its name.
+    Other(&'static str),
+}
+
+fn kind_of(kind: std::fs::FileType) -> Kind {
+    if kind.is_file() {
+        return Kind::File;
+    }
+    if kind.is_dir() {
+        return Kind::Folder;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Kind::Other("a pipe");
+        }
+        if kind.is_socket() {
+            return Kind::Other("a socket");
+        }
+    }
+    Kind::Other("a device")
 }
 
 /// True for a text that is a path and can be no name on the Hub.

@@ -85,13 +85,15 @@ impl std::str::FromStr for TemplateArg {
 
 pub(super) fn run(args: Args) -> Result<()> {
     warn(&check(&args.sampling)?);
-    let at_terminal = args.text.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let at_terminal =
+        args.text.is_empty() && !args.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let talks = args.interactive || at_terminal;
     let question = if talks { None } else { Some(args.text.read_prompt()?) };
     if question.as_ref().is_some_and(|question| question.trim().is_empty()) {
         let problem = "expected a question, found none".to_owned();
         return Err(Usage { problem, hint: "pass it as an argument, with `--file`, or through a pipe" }.into());
     }
+    let variables = variables(&args)?;
     let loaded = args.load.as_deref().map(talk::read_messages).transpose()?;
     let mut builder = args.model.machine.builder(&args.model.model)?;
     if let Some(path) = &args.chat_template {
@@ -101,11 +103,6 @@ pub(super) fn run(args: Args) -> Result<()> {
     warn(engine.warnings());
     if args.verbose {
         describe(&engine);
-    }
-    let mut variables: Map<String, Value> =
-        args.template_arg.iter().map(|TemplateArg(k, v)| (k.clone(), v.clone())).collect();
-    if args.no_think {
-        variables.insert("enable_thinking".to_owned(), json!(false));
     }
     let options = ChatOptions { variables, ..ChatOptions::default() };
     let mut talk = Talk::new(&engine, options, args.sampling.clone(), args.verbose);
@@ -120,6 +117,21 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(question) => one_answer(&mut talk, question, args.json),
         None => converse(&mut talk, Lines::new(at_terminal, !args.no_history)),
     }
+}
+
+/// What the template is given, each of it once.
+fn variables(args: &Args) -> Result<Map<String, Value>> {
+    let thinking = args.no_think.then(|| ("enable_thinking".to_owned(), json!(false)));
+    let given = args.template_arg.iter().map(|TemplateArg(key, value)| (key.clone(), value.clone())).chain(thinking);
+    let mut variables = Map::new();
+    for (key, value) in given {
+        let problem = format!("`template_arg` gives {} twice", crate::quote(&key));
+        if variables.insert(key, value).is_some() {
+            let hint = "leave out one of the two; `--no-think` is `--template-arg enable_thinking=false`";
+            return Err(Usage { problem, hint }.into());
+        }
+    }
+    Ok(variables)
 }
 
 /// Settings that a conversation has no place for.

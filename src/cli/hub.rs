@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
-use super::output::figure;
+use super::output::{figure, warning};
 use super::progress::{self, ProgressStyle};
 use crate::source::Source;
 use crate::{Hub, NetworkBan, forbid_network};
@@ -27,7 +27,12 @@ impl HubArgs {
     /// The Hub as the arguments and the environment say. Where either says `offline`, sockets are given up here.
     pub(super) fn open(&self) -> Result<Hub> {
         if self.offline {
-            BAN.get_or_init(forbid_network);
+            BAN.get_or_init(|| {
+                if matches!(self.progress, ProgressStyle::Plain | ProgressStyle::Json) {
+                    warning("`--progress` has no effect beside `--offline`: nothing is downloaded");
+                }
+                forbid_network()
+            });
         }
         let mut hub = Hub::from_env()?;
         if self.offline {

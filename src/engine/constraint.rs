@@ -12,6 +12,7 @@ mod schema;
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
@@ -169,7 +170,8 @@ impl Vocabulary {
         if let Some(problem) = matcher.get_error() {
             return Err(refuse(setting, plain(&problem)));
         }
-        Ok(Guide { matcher, setting, mask: None, bytes: Arc::clone(&self.bytes), end: self.end })
+        let (bytes, could_end) = (Arc::clone(&self.bytes), Arc::default());
+        Ok(Guide { matcher, setting, mask: None, bytes, end: self.end, could_end })
     }
 }
 
@@ -183,9 +185,21 @@ pub(super) struct Guide {
     bytes: Arc<[Option<u32>; 256]>,
     /// The index that stands for the end.
     end: usize,
+    /// Whether one of the clones ever had the choice between the end and something else.
+    could_end: Arc<AtomicBool>,
 }
 
 impl Guide {
+    /// The setting that it keeps to.
+    pub(super) fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// Whether a text could so far have ended somewhere else.
+    pub(super) fn could_end(&self) -> bool {
+        self.could_end.load(Ordering::Relaxed)
+    }
+
     /// What may come next.
     pub(super) fn mask(&mut self) -> Result<&Mask> {
         let mask = match self.mask.take() {
@@ -201,7 +215,11 @@ impl Guide {
             Err(error) => return Err(self.failed(&error.to_string())),
         };
         let may_end = allowed.get(self.end);
-        Ok(Mask { allowed, may_end, end: self.end })
+        let mask = Mask { allowed, may_end, end: self.end };
+        if may_end && !mask.is_only_the_end() {
+            self.could_end.store(true, Ordering::Relaxed);
+        }
+        Ok(mask)
     }
 
     /// The text goes on with this token, which the mask allows and which is no end. True where nothing can follow.

@@ -185,7 +185,7 @@ impl Generation {
                 return None;
             }
             self.ready.extend(step(&mut self.tasks, &self.loaded, &mut self.grant, &mut self.timings));
-            self.warnings.extend(self.tasks.iter_mut().filter_map(|task| task.warning.take()));
+            self.warnings.extend(self.tasks.iter_mut().flat_map(|task| task.warnings.drain(..)));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::sampler::Sampler;
 use super::sampling::{Sampling, Truncation};
 use super::scheduler::{Task, take_tail};
 use super::settings::{Against, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 
 /// What a generation continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,9 @@ impl Loaded {
             }
         }
         let (mut tokens, text) = self.tokens_of(prompt, merged.skip_special_tokens.unwrap_or(true))?;
+        if tokens.is_empty() {
+            return Err(self.nothing_to_continue());
+        }
         let found = tokens.len();
         self.fit(&mut tokens, &merged, user)?;
         if tokens.len() < found {
@@ -95,7 +98,7 @@ impl Loaded {
         Ok((Task::new(rules, tokens, heal), prompt))
     }
 
-    /// A prompt's tokens and its text.
+    /// The tokens of a text, none for an empty one, and the text.
     pub(super) fn tokens_of(&self, prompt: Prompt, skip_special_tokens: bool) -> Result<(Vec<u32>, String)> {
         let (tokens, text) = match prompt {
             Prompt::Text(text) => (self.tokenizer.encode(&text)?, text),
@@ -111,28 +114,27 @@ impl Loaded {
                 "`fireside tokenize` shows the ids of a text",
             ));
         }
-        if tokens.is_empty() {
-            let start = self
-                .defaults
-                .under(&Sampling::default())
-                .eos_token_id
-                .and_then(|ids| self.tokenizer.name(*ids.first()?));
-            let hint = match start {
-                Some(name) => format!("pass a text to continue; `{name}` starts from nothing"),
-                None => "pass a text to continue".to_owned(),
-            };
-            return Err(Error::prompt("the prompt is empty, expected at least one token", hint));
-        }
         Ok((tokens, text))
+    }
+
+    fn nothing_to_continue(&self) -> Error {
+        let ends = self.defaults.under(&Sampling::default()).eos_token_id;
+        let start = ends.and_then(|ids| self.tokenizer.name(*ids.first()?));
+        let hint = match start {
+            Some(name) => format!("pass a text to continue; `{name}` starts from nothing"),
+            None => "pass a text to continue".to_owned(),
+        };
+        Error::prompt("the prompt is empty, expected at least one token", hint)
     }
 
     /// A prompt's tokens, which fit the context.
     pub(super) fn prompt_tokens(&self, prompt: Prompt) -> Result<Vec<u32>> {
         let (tokens, _) = self.tokens_of(prompt, false)?;
-        if tokens.len() > self.context {
+        if tokens.is_empty() || tokens.len() > self.context {
+            let found = count(tokens.len(), "token");
             return Err(Error::prompt(
-                format!("the text has {} tokens, expected at most {}, the model's context", tokens.len(), self.context),
-                "shorten it",
+                format!("the text has {found}, expected from 1 to {}, the model's context", self.context),
+                if tokens.is_empty() { "pass a longer text" } else { "shorten it" },
             ));
         }
         Ok(tokens)

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -459,19 +459,39 @@ fn one_or_many<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) 
 
 /// `{"id": bias}` or `[[id, bias]]`.
 fn logit_bias<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<LogitBias>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected biases by the ids of tokens, as in `[[464, 2.5]]`")]
-    enum MapOrList {
-        Map(std::collections::BTreeMap<String, f64>),
-        List(Vec<LogitBias>),
-    }
-    let expected = |id: &str| serde::de::Error::custom(format!("expected a token id, found `{}`", id.escape_default()));
-    Ok(match Option::deserialize(deserializer)? {
-        None => None,
-        Some(MapOrList::List(list)) => Some(list),
-        Some(MapOrList::Map(map)) => {
-            let entry = |(id, bias): (String, f64)| Ok(LogitBias { id: id.parse().map_err(|_| expected(&id))?, bias });
-            Some(map.into_iter().map(entry).collect::<Result<_, D::Error>>()?)
+    Ok(Option::<MapOrList>::deserialize(deserializer)?.map(|MapOrList(entries)| entries))
+}
+
+struct MapOrList(Vec<LogitBias>);
+
+impl<'de> Deserialize<'de> for MapOrList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = MapOrList;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("biases by the ids of tokens, as in `[[464, 2.5]]`")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<MapOrList, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    entries.push(entry);
+                }
+                Ok(MapOrList(entries))
+            }
+
+            // Entry by entry, since a map would keep the last of two with the same id.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MapOrList, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((id, bias)) = map.next_entry::<String, f64>()? {
+                    let expected = || format!("expected a token id, found `{}`", id.escape_default());
+                    entries.push(LogitBias { id: id.parse().map_err(|_| A::Error::custom(expected()))?, bias });
+                }
+                Ok(MapOrList(entries))
+            }
         }
-    })
+        deserializer.deserialize_any(Entries)
+    }
 }

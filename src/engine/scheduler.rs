@@ -13,7 +13,7 @@ use super::constraint::Guide;
 use super::filters::log_softmax;
 use super::line::{Line, Rules, check_finite};
 use super::load::Loaded;
-use super::piece::{Piece, TokenLogprob};
+use super::piece::{FinishReason, Piece, TokenLogprob};
 use super::room::Grant;
 use super::sampler::likeliest;
 use super::session::Memory;
@@ -34,7 +34,9 @@ pub(super) struct Task {
     /// A row that the first forward pass must give, where the memory is a file's.
     proof: Option<KvCache>,
     /// What the user should know, found on the way.
-    pub(super) warning: Option<String>,
+    pub(super) warnings: Vec<String>,
+    /// New tokens of each of its texts.
+    lengths: Vec<usize>,
     /// Rows of logits that the running forward pass owes it.
     rows: usize,
     pub(super) prompt_logprobs: Vec<TokenLogprob>,
@@ -63,8 +65,8 @@ pub(super) struct Heal {
 impl Task {
     pub(super) fn new(rules: Rules, prompt: Vec<u32>, heal: Option<Heal>) -> Task {
         let (stage, prompt_logprobs) = (Stage::Waiting, Vec::new());
-        let (memory, proof, warning) = (None, None, None);
-        Task { rules, prompt, heal, stage, memory, cached: 0, proof, warning, rows: 0, prompt_logprobs }
+        let (memory, proof, warnings, lengths) = (None, None, Vec::new(), Vec::new());
+        Task { rules, prompt, heal, stage, memory, cached: 0, proof, warnings, lengths, rows: 0, prompt_logprobs }
     }
 
     /// The task begins with what `memory` holds of its prompt, and leaves its own cache there.
@@ -159,7 +161,7 @@ impl Task {
         if cache.has_same_row(&proof, proof.len() - 1) {
             return false;
         }
-        self.warning = Some("the prompt cache holds other numbers than this model computes; it is not used".to_owned());
+        self.warnings.push("the prompt cache holds other numbers than this model computes; it is not used".to_owned());
         self.memory.iter().for_each(Memory::forget_stored);
         self.cached = 0;
         self.stage = Stage::Prompt(loaded.new_cache());
@@ -202,6 +204,28 @@ impl Task {
             self.stop();
         }
         Ok(())
+    }
+
+    /// Says, once, what of the user's wishes for the end a grammar did not leave room for.
+    fn note_ends(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            self.lengths.resize(self.lengths.len().max(piece.sequence + 1), 0);
+            self.lengths[piece.sequence] += 1;
+            let Some(guide) = self.rules.guide.as_ref().filter(|_| piece.finish == Some(FinishReason::Grammar)) else {
+                continue;
+            };
+            let (setting, could_end) = (guide.setting(), guide.could_end());
+            let is_short = self.lengths[piece.sequence] < self.rules.settings.min_new_tokens;
+            let warnings = &mut self.warnings;
+            self.rules.settings.about_end.retain(|wish| {
+                let is_least = wish.starts_with("min_");
+                let is_idle = if is_least { is_short } else { !could_end };
+                if is_idle {
+                    warnings.push(format!("`{wish}` has no effect where `{setting}` allows nothing further"));
+                }
+                !is_idle
+            });
+        }
     }
 
     /// The prompt is in the cache, and `row` holds the logits of what follows.
@@ -354,6 +378,7 @@ pub(super) fn step(
                 rest = others;
                 let (mut pieces, cached) = (Vec::new(), task.cached);
                 let outcome = task.accept(mine, loaded, &mut pieces);
+                task.note_ends(&pieces);
                 timings.cached_tokens -= cached - task.cached; // a file's that were refuted
                 results.extend(pieces.into_iter().map(|piece| (task.rules.request, Ok(piece))));
                 if let Err(error) = outcome {

@@ -10,7 +10,7 @@ use super::filters::log_softmax;
 use super::load::Loaded;
 use super::piece::TokenLogprob;
 use super::request::Prompt;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count};
 
 /// How to read a text that is to be scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +46,9 @@ pub struct Score {
 pub(super) fn score(loaded: &Loaded, text: Prompt, options: ScoreOptions) -> Result<Score> {
     let (ids, text) = loaded.tokens_of(text, false)?;
     if ids.len() < 2 {
-        return Err(Error::prompt(
-            "the text has one token, expected at least two: the first is given, the others are scored",
-            "score a longer text",
-        ));
+        let found = count(ids.len(), "token");
+        let problem = format!("the text has {found}, expected at least 2: the first is given, the others are scored");
+        return Err(Error::prompt(problem, "score a longer text"));
     }
     let window = options.window.unwrap_or(loaded.context);
     if window < 2 || window > loaded.context {

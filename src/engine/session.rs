@@ -135,9 +135,9 @@ impl Memory {
         (shared > 0).then_some(Recalled { cache, proof: Some(proof) })
     }
 
-    /// Leaves a cache and the tokens that it begins with.
+    /// Leaves a cache and the tokens that it begins with. One that is ahead of its tokens was left by a panic.
     pub(super) fn keep(&self, tokens: &[u32], cache: KvCache) {
-        let tokens = tokens[..cache.len()].to_vec();
+        let Some(tokens) = tokens.get(..cache.len()).map(<[u32]>::to_vec) else { return };
         self.with(|kept| *kept = Some(Kept { tokens, cache, proven: true }));
     }
 

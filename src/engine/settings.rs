@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) lookup: Option<Lookup>,
     pub(super) skip_special_tokens: bool,
     pub(super) return_full_text: bool,
+    /// What the user said of the end, which a grammar may overrule.
+    pub(super) about_end: Vec<&'static str>,
     /// Log-probabilities of new tokens, with so many alternatives.
     pub(super) logprobs: Option<usize>,
     pub(super) prompt_logprobs: bool,
@@ -65,6 +67,7 @@ impl Settings {
         warnings: &mut Vec<String>,
     ) -> Result<Settings> {
         check_alone(&merged, against.vocab_size)?;
+        check_said_once(user)?;
         let greedy_by_temperature = merged.temperature == Some(0.0);
         let do_sample = merged.do_sample.unwrap_or(false) && !greedy_by_temperature;
         if greedy_by_temperature && user.do_sample == Some(true) {
@@ -111,6 +114,7 @@ impl Settings {
             lookup,
             skip_special_tokens: merged.skip_special_tokens.unwrap_or(true),
             return_full_text: merged.return_full_text.unwrap_or(true),
+            about_end: about_end(user),
             logprobs,
             prompt_logprobs: merged.prompt_logprobs == Some(true),
             resolved: in_force(Sampling {
@@ -151,6 +155,17 @@ fn in_force(mut s: Sampling) -> Sampling {
         s.min_length = None;
     }
     s
+}
+
+fn about_end(user: &Sampling) -> Vec<&'static str> {
+    let said = [
+        ("min_new_tokens", user.min_new_tokens.is_some_and(|least| least > 0)),
+        ("min_length", user.min_length.is_some_and(|least| least > 0) && user.min_new_tokens.is_none()),
+        ("ignore_eos", user.ignore_eos == Some(true)),
+        ("eos_token_id", user.eos_token_id.is_some() && user.ignore_eos != Some(true)),
+        ("exponential_decay_length_penalty", user.exponential_decay_length_penalty.is_some()),
+    ];
+    said.into_iter().filter(|(_, is_said)| *is_said).map(|(setting, _)| setting).collect()
 }
 
 /// A number's range: the setting, its value, the test, what was expected.
@@ -222,6 +237,22 @@ fn check_ranges(s: &Sampling) -> Result<()> {
     }
     if s.sequence_bias.iter().flatten().any(|b| b.ids.is_empty()) {
         return empty("sequence_bias", "list of tokens");
+    }
+    Ok(())
+}
+
+/// Two biases of one token are a slip: which of them should act, or their sum, everybody reads otherwise.
+fn check_said_once(user: &Sampling) -> Result<()> {
+    let mut logits: Vec<Vec<u32>> = user.logit_bias.iter().flatten().map(|entry| vec![entry.id]).collect();
+    let mut sequences: Vec<Vec<u32>> = user.sequence_bias.iter().flatten().map(|entry| entry.ids.clone()).collect();
+    for (setting, ids) in [("logit_bias", &mut logits), ("sequence_bias", &mut sequences)] {
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            let tokens = twice[0].iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+            let noun = if twice[0].len() == 1 { "token" } else { "tokens" };
+            let problem = format!("is given twice for the {noun} {tokens}");
+            return Err(Error::setting(setting, problem, "leave out one of the two, or give their sum"));
+        }
     }
     Ok(())
 }
@@ -374,11 +405,15 @@ fn warn_of_no_effect(settings: &Settings, user: &Sampling, against: &Against, wa
             warnings.push(format!("`{setting}` has no effect {why}"));
         }
     };
-    if !settings.do_sample {
-        let why = "because the likeliest token is taken; add `do_sample` to draw at random";
+    let is_one = settings.resolved.top_k == Some(1) && settings.beams.is_none();
+    if !settings.do_sample || is_one {
+        let why = match settings.do_sample {
+            true => "because `top_k` 1 leaves one token to draw from",
+            false => "because the likeliest token is taken; add `do_sample` to draw at random",
+        };
         warn(user.temperature.is_some_and(|t| t != 0.0), "temperature", why);
         warn(user.top_h.is_some(), "top_h", why);
-        warn(user.top_k.is_some(), "top_k", why);
+        warn(user.top_k.is_some() && !settings.do_sample, "top_k", why);
         warn(user.top_p.is_some(), "top_p", why);
         warn(user.min_p.is_some(), "min_p", why);
         warn(user.typical_p.is_some(), "typical_p", why);
@@ -392,6 +427,15 @@ fn warn_of_no_effect(settings: &Settings, user: &Sampling, against: &Against, wa
         warn(user.length_penalty.is_some(), "length_penalty", why);
         warn(user.renormalize_logits == Some(true), "renormalize_logits", why);
     }
+    let may_end = !settings.eos.is_empty()
+        || !settings.stop_strings.is_empty()
+        || settings.max_time.is_some()
+        || user.is_constrained();
+    warn(
+        user.early_stopping.is_some() && settings.beams.is_some() && !may_end,
+        "early_stopping",
+        "where nothing ends a text before its limit",
+    );
     warn(
         user.max_matching_ngram_size.is_some() && settings.lookup.is_none(),
         "max_matching_ngram_size",
@@ -400,18 +444,40 @@ fn warn_of_no_effect(settings: &Settings, user: &Sampling, against: &Against, wa
     warn(user.min_length.is_some() && user.min_new_tokens.is_some(), "min_length", "beside `min_new_tokens`");
     let is_end = |ids: &[u32]| matches!(ids, [id] if settings.eos.contains(id));
     let forbids_end = user.bad_words_ids.iter().flatten().any(|ids| is_end(&ids.0));
-    warn(forbids_end, "bad_words_ids", "on an end token; `suppress_tokens` and `ignore_eos` have one");
+    let instead = "on an end token; `suppress_tokens` and `ignore_eos` have one";
+    warn(forbids_end, "bad_words_ids", instead);
+    let ids_of = |word: &String| against.tokenizer.encode_plain(word).unwrap_or_default();
+    warn(user.bad_words.iter().flatten().any(|word| is_end(&ids_of(word))), "bad_words", instead);
     warn(
         user.forced_bos_token_id.is_some() && against.prompt_tokens != 1,
         "forced_bos_token_id",
         "unless the prompt is one token",
     );
+    warn(
+        user.forced_bos_token_id.is_some() && user.forced_eos_token_id.is_some() && settings.max_new_tokens == 1,
+        "forced_bos_token_id",
+        "beside `forced_eos_token_id` where one new token is all",
+    );
+    let late =
+        user.exponential_decay_length_penalty.filter(|decay| decay.0.saturating_add(1) >= settings.max_new_tokens);
+    if let Some(decay) = late.filter(|_| !settings.eos.is_empty()) {
+        let why = format!("because it begins behind {} of {} new tokens", decay.0, settings.max_new_tokens);
+        warn(true, "exponential_decay_length_penalty", &why);
+    }
     if settings.eos.is_empty() {
         let why = if user.ignore_eos == Some(true) { "beside `ignore_eos`" } else { "without an `eos_token_id`" };
         warn(user.min_new_tokens.is_some(), "min_new_tokens", why);
         warn(user.min_length.is_some(), "min_length", why);
         warn(user.exponential_decay_length_penalty.is_some(), "exponential_decay_length_penalty", why);
         warn(user.ignore_eos == Some(true) && user.eos_token_id.is_some(), "eos_token_id", why);
+    }
+    for (setting, is_said) in [
+        ("forced_bos_token_id", user.forced_bos_token_id.is_some()),
+        ("forced_eos_token_id", user.forced_eos_token_id.is_some()),
+    ] {
+        if is_said && user.is_constrained() {
+            warnings.push(format!("`{setting}` has no effect where the constraint does not allow the token"));
+        }
     }
     let kept = |limit: usize, tokenizer: &Tokenizer| tokenizer.id_limit() < limit / 2;
     if kept(against.vocab_size, against.tokenizer) {

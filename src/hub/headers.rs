@@ -10,6 +10,7 @@ use safetensors::tensor::Metadata;
 use super::api::{RemoteFile, Repository, file_path};
 use super::choice::shown;
 use super::client::Client;
+use super::threads::on_threads;
 use super::trouble::Trouble;
 use crate::error::{Error, HubFailure, Result, quote};
 use crate::gguf::{Gguf, Header};
@@ -61,19 +62,15 @@ pub(super) fn read_all(
 ) -> Result<Vec<(PathBuf, Metadata)>> {
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<(usize, Result<Metadata>)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(files.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(file) = files.get(at) else { return };
-                    let header = read(client, remote, file);
-                    if header.is_err() {
-                        next.store(files.len(), Ordering::Relaxed);
-                    }
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((at, header));
-                }
-            });
+    on_threads(AT_ONCE.min(files.len()), || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(at) else { return };
+            let header = read(client, remote, file);
+            if header.is_err() {
+                next.store(files.len(), Ordering::Relaxed);
+            }
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((at, header));
         }
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@ pub(crate) mod offline;
 mod progress;
 mod settings;
 mod store;
+mod threads;
 
 #[cfg(feature = "hub")]
 mod api;

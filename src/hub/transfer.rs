@@ -20,6 +20,7 @@ use super::lock;
 use super::name::{Commit, RepoId};
 use super::part::Part;
 use super::progress::{FileState, Reporter};
+use super::threads::on_threads;
 use super::trouble::Trouble;
 use crate::error::{Error, HubFailure, Result, quote};
 
@@ -59,6 +60,17 @@ impl Drop for GiveUpOnPanic<'_> {
     }
 }
 
+/// Lets nobody begin another file where one ended in a panic.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Transfer<'_> {
     /// Fetches files, each with its number in the report, in about this order.
     pub(crate) fn fetch(&self, files: &[(usize, &RemoteFile)]) -> Result<()> {
@@ -66,6 +78,7 @@ impl Transfer<'_> {
         let failure = Mutex::new(None);
         let next = || if self.is_stopped() { None } else { queue.lock().ok()?.pop_front() };
         let work = || {
+            let _guard = StopOnPanic(&self.stop);
             while let Some((number, file)) = next() {
                 if let Err(error) = self.fetch_one(file, *number)
                     && let Ok(mut failure) = failure.lock()
@@ -75,11 +88,7 @@ impl Transfer<'_> {
                 }
             }
         };
-        thread::scope(|scope| {
-            for _ in 0..files.len().min(FILES_AT_ONCE) {
-                scope.spawn(work);
-            }
-        });
+        on_threads(files.len().min(FILES_AT_ONCE), work);
         failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).map_or(Ok(()), Err)
     }
 

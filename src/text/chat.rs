@@ -4,12 +4,12 @@
 //! tokens the template wrote, and which are only words of a message.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::jinja::{Fault, Inputs, Template};
+use super::jinja::{Allowance, Fault, Inputs, Template};
 use crate::error::{Error, Result, quote};
 use crate::source::Location;
 
@@ -352,7 +352,7 @@ impl ChatTemplate {
             variables,
             open: options.continue_final_message,
             now: options.now.unwrap_or_else(SystemTime::now),
-            until: Instant::now() + time,
+            time: Allowance::new(time),
         })
     }
 }
@@ -403,7 +403,7 @@ pub(super) struct Rendering<'a> {
     /// The last message is left open.
     open: bool,
     now: SystemTime,
-    until: Instant,
+    time: Allowance,
 }
 
 /// What marks the end of an open message until the text is there; transformers' own.
@@ -447,7 +447,7 @@ impl Rendering<'_> {
     }
 
     fn run(&self) -> Result<String> {
-        let inputs = Inputs { variables: &self.variables, now: self.now, until: self.until };
+        let inputs = Inputs { variables: &self.variables, now: self.now, time: &self.time };
         self.template.render(&inputs).map_err(|fault| match fault.raised {
             true => Error::prompt(format!("the chat template refuses the conversation: {}", fault.message), ""),
             false => Error::prompt(format!("{} fails: {}", self.origin, said(&fault)), BROKEN),

@@ -13,13 +13,28 @@ use crate::support::{copy_of, fixture, name_of};
 
 #[test]
 fn a_model_that_is_not_there_is_named() {
+    let (empty, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let here = there.path();
     let check = |name: &str, words: &[&str]| {
-        says(&refused(&run(fireside(["generate", "-m", name, "x"])), 1, name), words, name);
-        refused(&run(fireside(["info", name])), 1, name);
-        refused(&run(fireside(["score", "-m", name, "x y"])), 1, name);
-        refused(&run(fireside(["tokenize", "-m", name, "x"])), 1, name);
+        for args in [&["generate", "-m", name, "x"][..], &["info", name], &["score", "-m", name, "x y"]] {
+            let mut command = fireside(args);
+            command.current_dir(here);
+            says(&refused(&run(command), 1, name), words, name);
+        }
+        let mut command = fireside(["tokenize", "-m", name, "x"]);
+        command.current_dir(here);
+        refused(&run(command), 1, name);
     };
-    let empty = TempDir::new().unwrap();
+    for (file, copied) in [
+        ("alone.safetensors", "model.safetensors"),
+        ("tokenized/m.safetensors", "model.safetensors"),
+        ("tokenized/tokenizer.json", "tokenizer.json"),
+        ("configured/m.safetensors", "model.safetensors"),
+        ("configured/config.json", "config.json"),
+    ] {
+        std::fs::create_dir_all(here.join(file).parent().unwrap()).unwrap();
+        std::fs::copy(fixture("tale").join(copied), here.join(file)).unwrap();
+    }
     let (tale, folder) = (fixture("tale"), name_of(empty.path()));
     check("no-such-model", &["`no-such-model`", "nothing answers at", "hint:"]);
     check("owner/name", &["`owner/name`", "nothing answers at", "hint:"]);
@@ -28,7 +43,26 @@ fn a_model_that_is_not_there_is_named() {
     check(&folder, &["model.safetensors", "an empty folder"]);
     check(&name_of(&tale.join("config.json")), &["config.json", "`.safetensors`"]);
     check(&name_of(&tale.join("merges.txt")), &["merges.txt", "`.safetensors`"]);
-    check("/dev/null", &["/dev/null"]);
+    check(
+        "./alone.safetensors",
+        &["`./alone.safetensors`", "expected `config.json`, and `tokenizer.json`", "beside the weights, found none"],
+    );
+    check("alone.safetensors", &["`alone.safetensors`", "`config.json`, and `tokenizer.json`"]);
+    check("tokenized/m.safetensors", &["`tokenized/m.safetensors`", "expected `config.json` beside"]);
+    check(
+        "configured/m.safetensors",
+        &["`configured/m.safetensors`", "expected `tokenizer.json`, `tokenizer.model`, or"],
+    );
+    check("configured", &["`configured`", "expected `model.safetensors`"]);
+    #[cfg(unix)]
+    {
+        check("/dev/null", &["`/dev/null`", "expected a file or a folder, found a device"]);
+        let made = std::process::Command::new("mkfifo").arg(here.join("fifo")).status().expect("mkfifo");
+        assert!(made.success());
+        let _socket = std::os::unix::net::UnixListener::bind(here.join("socket")).expect("a socket");
+        check("fifo", &["`fifo`", "expected a file or a folder, found a pipe"]);
+        check("./socket", &["`./socket`", "expected a file or a folder, found a socket"]);
+    }
     check("a\x1b[31mb\u{9b}c\nd", &["\\u{1b}[31m"]);
     check(&"x".repeat(20_000), &["xxx…"]);
     check(&"/x".repeat(10_000), &["/x/x"]);

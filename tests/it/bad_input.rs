@@ -17,9 +17,13 @@ fn prompts_that_cannot_be_run_are_told() {
             says(&refused(&outcome, 2, &format!("{verb} {args:?}")), words, verb);
         }
     };
-    check(b"", &[], &["the prompt is empty", "<|endoftext|>"]);
-    check(b"", &["-"], &["the prompt is empty"]);
-    check(b"", &[""], &["the prompt is empty"]);
+    for args in [&[][..], &["-"], &[""]] {
+        let answer = |verb| refused(&run(fireside([&[verb, "-m", &tale], args].concat())), 2, verb);
+        says(&answer("generate"), &["the prompt is empty", "`<|endoftext|>` starts from nothing"], "generate");
+        says(&answer("score"), &["the text has 0 tokens, expected at least 2", "hint: score a longer text"], "score");
+        let told = refused(&run(fireside([&["chat", "-m", &tale], args].concat())), 2, "chat");
+        says(&told, &["expected a question, found none"], "chat");
+    }
     check(b"ab\xffcd", &[], &["UTF-8", "at 2", "stdin"]);
     check(b"\xff\xfeU\0T\0F\0", &["-"], &["UTF-8", "at 0", "stdin"]);
     check(&[0xe2, 0x82], &[], &["UTF-8", "stdin"]);
@@ -30,7 +34,7 @@ fn prompts_that_cannot_be_run_are_told() {
     let outcome = run_with(fireside(["generate", "-m", &tale, "--truncation=left", "-n", "2"]), long.as_bytes());
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let outcome = run(fireside(["score", "-m", &tale, "."]));
-    says(&refused(&outcome, 2, "score"), &["one token, expected at least two"], "score");
+    says(&refused(&outcome, 2, "score"), &["the text has 1 token, expected at least 2"], "score");
 
     let folder = TempDir::new().unwrap();
     write(folder.path(), "latin1.txt", b"na\xefve");
@@ -133,6 +137,8 @@ fn impossible_settings_are_told_by_name() {
     check("--forced-eos-token-id 513", &["`forced_eos_token_id` holds the token 513"]);
     check("--bad-words-ids 1,513", &["`bad_words_ids` holds the token 513"]);
     check("--logit-bias 513=1", &["`logit_bias` holds the token 513"]);
+    check("--logit-bias 5=1 --logit-bias 7=1 --logit-bias 5=2", &["`logit_bias` is given twice for the token 5"]);
+    check("--sequence-bias 5,6=1 --sequence-bias 5,6=1", &["`sequence_bias` is given twice for the tokens 5,6"]);
     check("--sequence-bias 1,513=1", &["`sequence_bias` holds the token 513"]);
     check("--context 0", &["`context` is 0", "from 2 to 512"]);
     check("--context 1", &["`context` is 1", "from 2 to 512"]);

@@ -464,7 +464,10 @@ fn a_removal_that_is_killed_leaves_a_sound_cache() {
     let cache = Cache::new();
     cache.model("models--org--other");
     let mut unfinished = 0;
-    for (round, args) in (0..60).zip([["rm", "--yes", "org/tale"], ["rm", "--yes", "org/tale@main"]].iter().cycle()) {
+    for (round, args) in (0..600).zip([["rm", "--yes", "org/tale"], ["rm", "--yes", "org/tale@main"]].iter().cycle()) {
+        if round >= 60 && unfinished > 10 {
+            break; // on a crowded machine a kill comes late
+        }
         many_files(&cache, MODEL);
         let old = cache.blob(MODEL, b"of an old revision", Named::Git);
         cache.link(MODEL, OLD, "old.txt", &old);

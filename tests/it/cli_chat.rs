@@ -265,6 +265,9 @@ mod terminal {
 
     use super::*;
 
+    /// Longer than anything here takes, on a crowded machine too.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     /// What an editor tells the terminal once a line is taken: no more brackets around what is pasted.
     const TAKEN: &str = "\x1b[?2004l\r\n";
 
@@ -313,7 +316,7 @@ mod terminal {
                     self.seen += at + text.len();
                     return;
                 }
-                assert!(start.elapsed() < Duration::from_secs(30), "{text:?} is not in {:?}", &screen[self.seen..]);
+                assert!(start.elapsed() < PATIENCE, "{text:?} is not in {:?}", &screen[self.seen..]);
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -325,9 +328,10 @@ mod terminal {
 
         #[track_caller]
         fn leave(mut self) {
+            self.wait_for("> "); // while no line is read, a terminal makes of Ctrl-D what it likes
             self.press("\x04");
             let start = Instant::now();
-            while start.elapsed() < Duration::from_secs(30) {
+            while start.elapsed() < PATIENCE {
                 if let Some(status) = self.child.try_wait().expect("a status") {
                     assert_eq!(status.code(), Some(0), "{:?}", self.screen.lock().unwrap());
                     return;

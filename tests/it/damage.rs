@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use crate::program::{Outcome, Tensor, edit_tensors, fireside, run};
 use crate::support::{copy_of, fixture, name_of, write_tokenizer};
 
-/// How long bad news may take: a second on a quiet machine, more where other tests share the cores.
+/// How much work bad news may be, and how long it may take where other tests and other people share the cores.
 pub const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 4 });
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a message, however large what it cites.
 pub const LONGEST: usize = 4096;
 
@@ -20,7 +21,8 @@ pub const LONGEST: usize = 4096;
 pub fn refused(outcome: &Outcome, code: i32, what: &str) -> String {
     assert_eq!(outcome.code, Some(code), "{what}: {outcome:?}");
     assert_eq!(outcome.stdout, "", "{what}");
-    assert!(outcome.took < SOON, "{what} took {:?}", outcome.took);
+    let (effort, took) = (outcome.effort(), outcome.took);
+    assert!(effort < SOON && took < PATIENCE, "{what} took {took:?}, {effort:?} of them at work");
     readable(&outcome.stderr, what);
     let lines: Vec<&str> = outcome.stderr.lines().filter(|line| !line.is_empty()).collect();
     match lines[..] {

@@ -31,6 +31,8 @@ mod cli_chat;
 #[cfg(all(feature = "cli", feature = "ember", unix))]
 mod cli_files;
 #[cfg(feature = "cli")]
+mod cli_pairs;
+#[cfg(feature = "cli")]
 mod cli_shell;
 #[cfg(feature = "cli")]
 mod cli_verbs;

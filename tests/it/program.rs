@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -17,9 +18,16 @@ pub struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub took: Duration,
+    /// Time of processors, where the system tells: what a busy machine does not stretch.
+    pub worked: Option<Duration>,
 }
 
 impl Outcome {
+    /// The processors' time that it took, or, where that is not known, all time.
+    pub fn effort(&self) -> Duration {
+        self.worked.unwrap_or(self.took)
+    }
+
     /// The answer of a run that went well and had nothing to add.
     #[track_caller]
     pub fn answer(self) -> String {
@@ -51,14 +59,58 @@ pub fn run_with(mut command: Command, stdin: &[u8]) -> Outcome {
     let bytes = stdin.to_vec();
     // A program that fails early closes its stdin, and that is no fault of the test.
     let writer = std::thread::spawn(move || drop(pipe.write_all(&bytes)));
-    let output = child.wait_with_output().expect("the program ends");
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let text = |reader: JoinHandle<Vec<u8>>| {
+        String::from_utf8(reader.join().expect("a reader")).expect("the program writes UTF-8")
+    };
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    let worked = time_of_processors(&child);
+    let status = child.wait().expect("the program ends");
     writer.join().expect("stdin is written");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
-    Outcome {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-        took: start.elapsed(),
+    hints_are_of_the_verb(&command, &stderr);
+    Outcome { code: status.code(), stdout, stderr, took: start.elapsed(), worked }
+}
+
+/// Reads a pipe to its end.
+pub fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        bytes
+    })
+}
+
+/// What a process that was not waited for has taken of processors so far, at its end too.
+pub fn time_of_processors(child: &Child) -> Option<Duration> {
+    const TICKS: f64 = 100.0; // a second, on every Linux of today
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11); // proc(5): utime and stime are 14 and 15
+    let ticks: f64 = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+    Some(Duration::from_secs_f64(ticks / TICKS))
+}
+
+/// A hint is for the command that was run: every flag that it names is one of that verb's.
+#[track_caller]
+pub fn hints_are_of_the_verb(command: &Command, stderr: &str) {
+    let program = OsStr::new(env!("CARGO_BIN_EXE_fireside"));
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let mut words = words.skip_while(|word| *word != program).skip(1).filter_map(OsStr::to_str);
+    let mut all = fireside::cli::command();
+    all.build(); // which hands flags that are a verb's own and its verbs' on to these
+    let mut verb = &all;
+    while let Some(inner) = words.next().and_then(|word| verb.find_subcommand(word)) {
+        verb = inner;
+    }
+    if verb.get_name() == "fireside" {
+        return; // another program, or no verb at all
+    }
+    for hint in stderr.lines().filter_map(|line| line.strip_prefix("hint: ")) {
+        for cited in hint.split('`').skip(1).step_by(2) {
+            let flag = cited.split([' ', '=']).next().and_then(|flag| flag.strip_prefix("--"));
+            let known = |flag: &str| verb.get_arguments().any(|arg| arg.get_long() == Some(flag));
+            let of_cargo = flag == Some("features");
+            assert!(flag.is_none_or(known) || of_cargo, "`{}` has no flag `{cited}`: {hint}", verb.get_name());
+        }
     }
 }
 

@@ -236,6 +236,28 @@ fn what_a_file_cannot_say_is_refused_by_name() {
     assert!(!folder.path().join("n.gguf").exists());
 }
 
+#[test]
+fn a_report_that_panics_ends_that_file_and_leaves_nothing_of_it() {
+    let (folder, name) = tiny("gpt2/base");
+    let file = folder.path().join("made.gguf");
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    for at in [0, 3] {
+        let report = |done: usize, _: usize| assert!(done != at, "the program's own trouble");
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            drop(fireside::quantize(None, &name, "q8_0".parse().unwrap(), &file, None, report));
+        }));
+        let panic = ended.expect_err("the panic reaches the program");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the program's own trouble"), "as it was");
+        assert_eq!(names(), before, "nothing is left, whole or not");
+    }
+    written(&name, "q8_0", &file).expect("the next file");
+    assert!(file.exists());
+}
+
 #[cfg(feature = "cli")]
 mod command {
     use super::*;

@@ -108,6 +108,45 @@ fn a_generation_that_is_dropped_or_cancelled_leaves_its_cache() {
     assert_eq!((&text.tokens[..5], cached), (&first[..], prompt - 1));
 }
 
+/// A panic of the program's own code, in a callback or between two pieces.
+fn panics(run: impl FnOnce()) {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    let panic = ended.expect_err("the panic reaches the program");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the program's own trouble"), "as it was");
+}
+
+#[test]
+fn a_program_that_panics_between_pieces_ends_that_text_and_nothing_else() {
+    let engine = Engine::load(&model("tale")).unwrap();
+    let base = Sampling { max_new_tokens: Some(20), ignore_eos: Some(true), ..Sampling::greedy() };
+    let several = Sampling { num_return_sequences: Some(3), do_sample: Some(true), seed: Some(3), ..base.clone() };
+    let constrained = Sampling { regex: Some("[a-z ]{40}".to_owned()), ..base.clone() };
+    for settings in [base.clone(), several, Sampling { num_beams: Some(3), ..base.clone() }, constrained] {
+        let alone = engine.clone().generate(STORY, settings.clone()).unwrap().completions().unwrap();
+        let mut session = engine.session();
+        for count in [1, 2, 7] {
+            panics(|| {
+                let mut pieces = 0;
+                let on_piece = |_: &fireside::Piece| {
+                    pieces += 1;
+                    assert!(pieces < count, "the program's own trouble");
+                    std::ops::ControlFlow::Continue(())
+                };
+                drop(engine.clone().generate_with(STORY, settings.clone(), on_piece));
+            });
+            panics(|| {
+                let generation = session.generate(STORY, settings.clone()).unwrap();
+                assert_eq!(generation.take(count).filter(Result::is_ok).count(), count);
+                panic!("the program's own trouble");
+            });
+            let again = session.generate(STORY, settings.clone()).unwrap().completions().unwrap();
+            assert_eq!(again, alone, "the session goes on after {count} pieces and a panic");
+        }
+        let mut engine = engine.clone();
+        assert_eq!(engine.generate(STORY, settings.clone()).unwrap().completions().unwrap(), alone, "and the engine");
+    }
+}
+
 #[test]
 fn several_texts_beams_healing_lookup_and_scores_come_out_the_same_in_a_session() {
     let mut engine = Engine::load(&model("tale")).unwrap();

@@ -237,7 +237,7 @@ impl Talk {
 
     fn receive(&self, mut generation: Generation, show: Show) -> Result<Given> {
         let _stop = (show == Show::Turn).then(|| interrupt_cancels(generation.cancel_handle()));
-        let start = Instant::now();
+        let (start, told) = (Instant::now(), generation.warnings().len());
         let mut given = Given {
             text: String::new(),
             finish: FinishReason::Cancelled,
@@ -271,10 +271,12 @@ impl Talk {
             }
         }
         given.total = start.elapsed();
+        let late = generation.warnings()[told..].to_vec();
         given.cached_tokens = generation.cached_tokens(0);
         if show != Show::Nothing {
             answer("\n")?;
         }
+        warn(&late);
         if show == Show::Turn {
             match given.finish {
                 FinishReason::Cancelled => note("[stopped]"),

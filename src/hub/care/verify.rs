@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{CachedRepo, CachedRevision, Content};
 use crate::hub::digest::{Digest, digest_of_open_file};
+use crate::hub::threads::on_threads;
 
 /// Longest listing that is read: a repository of 100,000 files has 20 MB.
 const LISTING_LIMIT: u64 = 64 << 20;
@@ -95,10 +96,7 @@ pub(crate) fn verify<'a>(chosen: &[Chosen<'a>], on_read: OnRead<'_>) -> Vec<Chec
             verdicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(index, verdict);
         }
     };
-    std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(work)));
-        work();
-    });
+    on_threads(threads, work);
     let mut verdicts = verdicts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     tasks
         .into_iter()

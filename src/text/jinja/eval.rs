@@ -15,7 +15,7 @@ use super::{Budget, Fault, Outcome, filters, functions, methods, operators, test
 
 /// One render.
 pub(super) struct Interpreter<'t> {
-    pub(super) budget: &'t Budget,
+    pub(super) budget: &'t Budget<'t>,
     pub(super) now: SystemTime,
     /// What may hold itself, and is emptied at the end.
     scopes: RefCell<Vec<Rc<Scope<'t>>>>,

@@ -7,6 +7,7 @@
 
 mod calls;
 mod characters;
+mod clock;
 mod eval;
 mod filters;
 mod format;
@@ -22,11 +23,13 @@ mod texts;
 mod value;
 
 use std::cell::Cell;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use minijinja::machinery::parse;
 use minijinja::syntax::SyntaxConfig;
 
+pub(super) use clock::Allowance;
+use clock::Clock;
 use eval::Interpreter;
 
 /// A template that parses.
@@ -76,20 +79,20 @@ const STACK: usize = 64 << 20;
 const DEPTH: usize = 1200;
 
 /// What is left of a render's allowance.
-pub(super) struct Budget {
+pub(super) struct Budget<'a> {
     steps: Cell<u64>,
     bytes: Cell<usize>,
-    until: Instant,
+    clock: Clock<'a>,
     depth: Cell<usize>,
 }
 
-impl Budget {
+impl Budget<'_> {
     /// An allowance for variables of so many bytes.
-    fn new(variables: usize, until: Instant) -> Budget {
+    fn new(variables: usize, time: &Allowance) -> Budget<'_> {
         Budget {
             steps: Cell::new(STEPS + variables as u64),
             bytes: Cell::new(BYTES.saturating_add(variables.saturating_mul(BYTES_FOR_EACH))),
-            until,
+            clock: Clock::start(time),
             depth: Cell::new(0),
         }
     }
@@ -104,7 +107,7 @@ impl Budget {
         let before = self.steps.get();
         let Some(left) = before.checked_sub(count) else { return Err(Fault::new("it takes too many steps")) };
         self.steps.set(left);
-        if before / LOOK != left / LOOK && Instant::now() > self.until {
+        if before / LOOK != left / LOOK && self.clock.is_over() {
             return Err(Fault::new("it takes too long"));
         }
         Ok(())
@@ -142,8 +145,8 @@ pub(super) struct Inputs<'a> {
     pub(super) variables: &'a [(String, serde_json::Value)],
     /// What `strftime_now` shows, in UTC.
     pub(super) now: SystemTime,
-    /// When it must be done.
-    pub(super) until: Instant,
+    /// How long it may work.
+    pub(super) time: &'a Allowance,
 }
 
 impl Template {
@@ -170,7 +173,7 @@ impl Template {
         on_a_large_stack(|| {
             let ast = parsed(&self.parsable)?;
             let size = inputs.variables.iter().map(|(_, value)| size_of(value)).sum();
-            let budget = Budget::new(size, inputs.until);
+            let budget = Budget::new(size, inputs.time);
             Interpreter::new(&budget, inputs.now, &self.parsable).render(&ast, inputs.variables)
         })
     }

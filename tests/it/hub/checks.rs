@@ -1,7 +1,6 @@
 //! What every run must keep, whatever the network does: how it refuses, what it shows, where it writes.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,10 +13,10 @@ use sha2::{Digest, Sha256};
 use super::content::{Content, hex};
 use super::fake::{FakeHub, Tree};
 use super::walk;
-use crate::program::Outcome;
+use crate::program::{Outcome, hints_are_of_the_verb, reader};
 
 /// Longer than any run of these tests; a run that is still there hangs.
-const LONGEST_RUN: Duration = Duration::from_secs(120);
+const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// Runs a command to its end, or for as long as a run may last.
 pub fn run(command: Command) -> Outcome {
@@ -44,15 +43,9 @@ pub fn run_until(mut command: Command, mut stop: impl FnMut(Duration) -> bool) -
     let text = |reader: JoinHandle<Vec<u8>>| {
         String::from_utf8(reader.join().expect("a reader")).expect("the program writes UTF-8")
     };
-    Outcome { code: status.code(), stdout: text(stdout), stderr: text(stderr), took }
-}
-
-fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
-        bytes
-    })
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    hints_are_of_the_verb(&command, &stderr);
+    Outcome { code: status.code(), stdout, stderr, took, worked: None }
 }
 
 /// A run that went well.

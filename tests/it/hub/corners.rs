@@ -106,16 +106,20 @@ fn a_callback_that_panics_ends_the_download_and_not_the_patience() {
     let hub = FakeHub::start();
     let home = Home::new();
     heavy(&hub, "org/m", 3 << 20, 7);
-    let client = Hub::from_env().unwrap().cache_dir(home.cache()).endpoint(&hub.url()).on_progress(|progress| {
+    let client = Hub::from_env().unwrap().cache_dir(home.cache()).endpoint(&hub.url());
+    let broken = client.clone().on_progress(|progress| {
         assert!(progress.bytes_done == 0, "the callback's own trouble");
     });
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.pull("org/m").is_ok()));
-        let _ = send.send(ended.is_err());
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| broken.pull("org/m").is_ok()));
+        let _ = send.send(ended);
     });
-    let panicked = receive.recv_timeout(Duration::from_secs(30)).expect("an end");
-    assert!(panicked, "the panic reaches the program");
+    let ended = receive.recv_timeout(Duration::from_secs(100)).expect("an end");
+    let panic = ended.expect_err("the panic reaches the program");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the callback's own trouble"), "as it was");
+    let pulled = client.pull("org/m").expect("the next download goes on");
+    assert_eq!(std::fs::metadata(pulled.folder.join("model.safetensors")).unwrap().len(), 3 << 20);
 }
 
 #[test]

@@ -156,10 +156,13 @@ pub struct State {
     pub stopped: AtomicBool,
     /// Bytes per second of all bodies together; 0 is no limit.
     rate: AtomicU64,
-    /// Bytes of bodies that may still go out; `u64::MAX` is no limit.
+    /// Bytes of weights that may still go out; `u64::MAX` is no limit.
     left: AtomicU64,
     next_slot: Mutex<Instant>,
 }
+
+/// Bytes of the longest body that is no file of weights: a look at one's header.
+const A_LOOK: u64 = 64 << 10;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,15 +192,15 @@ impl State {
         self.rate.load(Ordering::Relaxed) > 0 || self.left.load(Ordering::Relaxed) < u64::MAX
     }
 
-    /// Waits until so many more bytes may go out.
-    pub fn wait_for_room(&self, bytes: usize) {
+    /// Waits until so many more bytes of a body of this length may go out.
+    pub fn wait_for_room(&self, bytes: usize, body: u64) {
         let take = |left: u64| match left {
             0 => None,
             u64::MAX => Some(left),
             _ => Some(left.saturating_sub(bytes as u64)),
         };
         let goes = || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
-        while !goes() && !self.stopped.load(Ordering::SeqCst) {
+        while body > A_LOOK && !goes() && !self.stopped.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
         let rate = self.rate.load(Ordering::Relaxed);
@@ -349,7 +352,7 @@ impl FakeHub {
         self.state.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
-    /// Lets so many more bytes of bodies out, and nothing until [`FakeHub::go_on`].
+    /// Lets so many more bytes of weights out, and none until [`FakeHub::go_on`]; small files and looks at headers go on.
     pub fn stall_after(&self, bytes: u64) {
         self.state.left.store(bytes, Ordering::Relaxed);
     }

@@ -189,6 +189,11 @@ const PASSING: &[Passing] = &[
     ("pages of two", |hub| hub.pages_of(2)),
 ];
 
+/// Seconds until silence is a failure: few where a fault is silence, and more than a crowded machine needs where it is not.
+fn patience(what: &str) -> &'static str {
+    if what.contains("stall") || what.contains("no byte") { "1" } else { "30" }
+}
+
 /// Every fault of the list, each on a cache of its own. Gives their number.
 pub fn passing(rounds: usize) -> usize {
     let faults: Vec<&Passing> = PASSING.iter().cycle().take(rounds * PASSING.len()).collect();
@@ -198,12 +203,12 @@ pub fn passing(rounds: usize) -> usize {
         let commit = heavy(&hub, "org/m", 3 << 20, 5);
         make(&hub);
         let mut command = home.fireside(&hub, ["pull", "org/m"]);
-        command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", patience(what));
         let outcome = checks::run(command);
         done(what, &outcome, &hub);
         assert_eq!(hub.faults_left(), 0, "{what}: the fault did not happen\n{}", told(&outcome, &hub));
         assert_eq!(wrong_files(&home.repo("org/m"), &commit, &hub.tree("org/m")), [""; 0], "{what}");
-        assert!(outcome.took < Duration::from_secs(20), "{what}: {:?}\n{}", outcome.took, told(&outcome, &hub));
+        assert!(outcome.took < Duration::from_secs(60), "{what}: {:?}\n{}", outcome.took, told(&outcome, &hub));
     });
     faults.len()
 }
@@ -252,7 +257,8 @@ fn the_hub_says_when_to_come_back_and_that_is_kept() {
             let next = seen.iter().find(|seen| seen.at > first.at && seen.path.starts_with(key)).expect("another try");
             let waited = (next.at - first.at).as_secs_f64();
             assert!(waited >= *least - 0.01, "{what}: came back after {waited:.2} s\n{}", told(&outcome, &hub));
-            assert!(waited <= least + 3.0, "{what}: came back after {waited:.2} s\n{}", told(&outcome, &hub));
+            // Five minutes are the longest that is waited; the rest is for machines with much else to do.
+            assert!(waited <= least + 30.0, "{what}: came back after {waited:.2} s\n{}", told(&outcome, &hub));
         }
     });
 }
@@ -265,7 +271,7 @@ pub fn lasting(faults: &[Passing]) -> usize {
         heavy(&hub, "org/m", 2 << 20, 5);
         make(&hub);
         let mut command = home.fireside(&hub, ["pull", "org/m"]);
-        command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", patience(what));
         let outcome = checks::run(command);
         refused(what, &outcome, &hub);
         let seen = hub.seen();

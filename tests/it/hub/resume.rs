@@ -1,6 +1,8 @@
 //! Work that was done is kept: runs that are killed at any point, and several at once.
 
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,9 @@ use super::{Home, heavy};
 
 /// What may be under way when a process is killed: buffers of sockets, and pieces that no journal speaks of yet.
 pub const UNDER_WAY: u64 = 4 << 20;
+
+/// Bytes that still come behind the place of a kill.
+const BEHIND: u64 = 1 << 20;
 
 /// Where a run is killed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,9 @@ pub fn killed(hub: &FakeHub, home: &Home, id: &str, commit: &str, tree: &Arc<Tre
     for kill in kills {
         let start = hub.served(&address);
         let mut last = None;
+        if let Kill::AtBytes(bytes) = kill {
+            hub.stall_after(bytes + BEHIND); // who looks late finds the run under way all the same
+        }
         let outcome = checks::run_until(home.fireside(hub, ["pull", id]), |took| match kill {
             Kill::AtBytes(bytes) => hub.served(&address) - start >= *bytes,
             Kill::After(time) => took >= *time,
@@ -49,6 +57,7 @@ pub fn killed(hub: &FakeHub, home: &Home, id: &str, commit: &str, tree: &Arc<Tre
                 all && took >= *last.get_or_insert(took) + *time
             }
         });
+        hub.go_on();
         assert!(matches!(outcome.code, None | Some(0)), "{kill:?}: {}", told(&outcome, hub));
         landed += usize::from(outcome.code.is_none());
     }
@@ -180,16 +189,26 @@ fn who_waits_says_for_whom() {
     let hub = FakeHub::start();
     let home = Home::new();
     heavy(&hub, "org/heavy", 8 << 20, 17);
-    hub.bandwidth(8 << 20);
+    hub.stall_after(2 << 20);
+    let patient = |args: &[&str]| {
+        let mut command = home.fireside(&hub, ["pull", "org/heavy"].iter().chain(args));
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", "100");
+        command
+    };
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| home.run(&hub, ["pull", "org/heavy"]));
-        while hub.served("/cdn/") < 1 << 20 {
+        let first = scope.spawn(|| checks::run(patient(&[])));
+        while !hub.is_stalled() {
             assert!(!first.is_finished(), "{:?}", first.join());
             std::thread::sleep(Duration::from_millis(5));
         }
-        let second = home.run(&hub, ["pull", "org/heavy", "--progress", "plain"]);
-        done("the second", &second, &hub);
-        assert!(second.stderr.contains("process "), "expected whom it waits for: {}", told(&second, &hub));
+        let mut second =
+            patient(&["--progress", "plain"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut said = BufReader::new(second.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let waits = said.find(|line| line.contains("process "));
+        hub.go_on();
+        let rest: Vec<String> = said.collect();
+        assert!(waits.is_some(), "expected whom it waits for: {rest:?}");
+        assert_eq!(second.wait().unwrap().code(), Some(0), "{rest:?}");
         done("the first", &first.join().expect("a run"), &hub);
     });
 }

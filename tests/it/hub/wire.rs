@@ -259,7 +259,7 @@ fn send(
         let mut most = chunk.min(piece.len()).min((until - sent) as usize);
         if state.is_limited() {
             most = most.min(16 << 10);
-            state.wait_for_room(most);
+            state.wait_for_room(most, len);
         }
         if let Payload::File { start, end, .. } = &answer.payload
             && sent < end - start
