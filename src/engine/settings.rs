@@ -67,7 +67,7 @@ impl Settings {
         warnings: &mut Vec<String>,
     ) -> Result<Settings> {
         check_alone(&merged, against.vocab_size)?;
-        check_said_once(user)?;
+        check_said_once(user, warnings)?;
         let greedy_by_temperature = merged.temperature == Some(0.0);
         let do_sample = merged.do_sample.unwrap_or(false) && !greedy_by_temperature;
         if greedy_by_temperature && user.do_sample == Some(true) {
@@ -241,20 +241,26 @@ fn check_ranges(s: &Sampling) -> Result<()> {
     Ok(())
 }
 
-/// Two biases of one token are a slip: which of them should act, or their sum, everybody reads otherwise.
-fn check_said_once(user: &Sampling) -> Result<()> {
-    let mut logits: Vec<Vec<u32>> = user.logit_bias.iter().flatten().map(|entry| vec![entry.id]).collect();
-    let mut sequences: Vec<Vec<u32>> = user.sequence_bias.iter().flatten().map(|entry| entry.ids.clone()).collect();
-    for (setting, ids) in [("logit_bias", &mut logits), ("sequence_bias", &mut sequences)] {
-        ids.sort_unstable();
-        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            let tokens = twice[0].iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-            let noun = if twice[0].len() == 1 { "token" } else { "tokens" };
-            let problem = format!("is given twice for the {noun} {tokens}");
-            return Err(Error::setting(setting, problem, "leave out one of the two, or give their sum"));
-        }
+/// Two biases of one token are a slip: the APIs that have `logit_bias` take a map. Of two for the same sequence transformers
+/// takes the last, and so do we.
+fn check_said_once(user: &Sampling, warnings: &mut Vec<String>) -> Result<()> {
+    let of_tokens: Vec<&[u32]> =
+        user.logit_bias.iter().flatten().map(|entry| std::slice::from_ref(&entry.id)).collect();
+    if let Some([id]) = twice(of_tokens) {
+        let hint = "leave out one of the two, or give their sum";
+        return Err(Error::setting("logit_bias", format!("is given twice for the token {id}"), hint));
+    }
+    if let Some(ids) = twice(user.sequence_bias.iter().flatten().map(|entry| &entry.ids[..]).collect()) {
+        let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        warnings.push(format!("`sequence_bias` is given twice for {ids}, and the last one counts"));
     }
     Ok(())
+}
+
+/// What is there twice.
+fn twice(mut all: Vec<&[u32]>) -> Option<&[u32]> {
+    all.sort_unstable();
+    all.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
 /// A bias that keeps scores inside f32, whatever is done to them behind it.

@@ -138,7 +138,6 @@ fn impossible_settings_are_told_by_name() {
     check("--bad-words-ids 1,513", &["`bad_words_ids` holds the token 513"]);
     check("--logit-bias 513=1", &["`logit_bias` holds the token 513"]);
     check("--logit-bias 5=1 --logit-bias 7=1 --logit-bias 5=2", &["`logit_bias` is given twice for the token 5"]);
-    check("--sequence-bias 5,6=1 --sequence-bias 5,6=1", &["`sequence_bias` is given twice for the tokens 5,6"]);
     check("--sequence-bias 1,513=1", &["`sequence_bias` holds the token 513"]);
     check("--context 0", &["`context` is 0", "from 2 to 512"]);
     check("--context 1", &["`context` is 1", "from 2 to 512"]);
