@@ -68,6 +68,10 @@ impl AddedTokens {
         Ok(AddedTokens { all, any, plain, only_plain })
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Their names, and whether they are special.
     pub(super) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
         self.all.iter().map(|token| (token.content.as_str(), token.special))

@@ -49,6 +49,12 @@ impl Merges {
         Merges { starts, entries }
     }
 
+    /// Whether two merges are of the same pair.
+    pub(super) fn has_a_pair_twice(&self) -> bool {
+        let of_left = |range: &[u32]| &self.entries[range[0] as usize..range[1] as usize];
+        self.starts.windows(2).map(of_left).any(|entries| entries.windows(2).any(|two| two[0].right == two[1].right))
+    }
+
     fn of(&self, left: u32, right: u32) -> Option<Entry> {
         let range = self.starts[left as usize] as usize..self.starts[left as usize + 1] as usize;
         let entries = &self.entries[range];

@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::gguf::{PHI3, is_before_white_space, takes_white_space};
 use super::own_model::SpacePrefix;
 use super::pair;
 use super::sentencepiece::{self, Said};
+use super::splits::Splits;
 use super::vocabulary::Kind;
+use super::words::Words;
 use crate::error::{Error, Result, quote};
 use crate::gguf::Written;
 use crate::source::{Location, TokenizerFiles};
@@ -36,21 +38,8 @@ const SPACES: &str = "readers of GGUF files put a space before each text and beh
 /// The score of a token that no merge makes.
 const UNMERGED: f32 = -1e6;
 
-/// The patterns at which texts are split before their merges, and how GGUF files call them.
-const SPLITS: &[(&str, &str)] = &[
-    (
-        "llama-bpe",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-    (
-        "qwen2",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-    (
-        "tekken",
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-];
+/// What GGUF files call the ways in which texts are split before their merges.
+const SPLITS: &[&str] = &["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken"];
 
 /// What a GGUF file says of a tokenizer.
 pub(crate) struct InFile {
@@ -370,26 +359,9 @@ impl Parts {
 
     /// What GGUF files call the way in which texts are split.
     fn split(&self, path: &Path) -> Result<&'static str> {
-        let members = match &self.pre_tokenizer["pretokenizers"] {
-            Value::Array(members) => members.clone(),
-            _ => vec![self.pre_tokenizer.clone()],
-        };
-        let byte_level = |member: &Value| {
-            member["type"] == "ByteLevel"
-                && member["add_prefix_space"] != json!(true)
-                && member["use_regex"] != json!(false)
-        };
-        let found = match &members[..] {
-            [one] if byte_level(one) => Some("gpt-2"),
-            [digits, rest] if digits["type"] == "Digits" && digits["individual_digits"] == true && byte_level(rest) => {
-                Some("smollm")
-            }
-            [split, rest] if split["type"] == "Split" && rest["type"] == "ByteLevel" && rest["use_regex"] == false => {
-                let pattern = split["pattern"]["Regex"].as_str().unwrap_or_default();
-                SPLITS.iter().find(|(_, known)| *known == pattern).map(|(name, _)| *name)
-            }
-            _ => None,
-        };
+        let splits = Splits::of(&self.pre_tokenizer).filter(|splits| !splits.prefix_space);
+        let is_same = |name: &&&str| splits.as_ref().is_some_and(|splits| Words::steps(name) == Some(&splits.steps));
+        let found = SPLITS.iter().find(is_same).copied();
         // Of the ones with names only this leaves merges aside for whole tokens, and only qwen2's composes characters.
         let found = found.filter(|name| match *name {
             "llama-bpe" => self.normalizer.is_null(),

@@ -5,6 +5,7 @@
 mod added;
 mod bpe;
 mod byte_level;
+mod byte_level_model;
 mod charsmap;
 mod chat;
 mod crate_model;
@@ -15,6 +16,7 @@ mod jinja;
 mod own_model;
 mod pair;
 mod sentencepiece;
+mod splits;
 mod spm;
 mod stream;
 mod tokenizer;

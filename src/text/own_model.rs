@@ -1,9 +1,12 @@
-//! A tokenizer of ours, for vocabularies that come as plain lists: those of GGUF files and of SentencePiece.
+//! A tokenizer of ours: for the plain lists of GGUF files and of SentencePiece, and for those tokenizer.json whose form it does
+//! exactly.
 //!
-//! The `tokenizers` crate has the same algorithms behind tokenizer.json, with every name several times in memory; a list of
-//! 150,000 tokens and as many merges is ready here in a fraction of the time.
+//! The `tokenizers` crate has the same algorithms, with every name several times in memory; a list of 150,000 tokens and as
+//! many merges is ready here in a fraction of the time.
 
-use tokenizers::NormalizedString;
+use std::ops::Range;
+
+use tokenizers::normalizer::{NormalizedString, Range as In};
 
 use super::added::{Added, AddedTokens, Specials};
 use super::bpe::Merges;
@@ -61,12 +64,30 @@ pub(super) struct Habits {
     pub(super) rstrip: Vec<u32>,
 }
 
+/// What is read as whom, where it is not the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// The names of added tokens are plain text, and none of them is a word.
+    LlamaCpp,
+    /// The names of added tokens are spelled like all others, and the first so many tokens are words.
+    Transformers(u32),
+}
+
+/// The tokens that are cut out of a text: of the text as it stands, and of its characters composed.
+#[derive(Default)]
+pub(super) struct Cut {
+    pub(super) raw: Vec<Added>,
+    pub(super) normalized: Vec<Added>,
+}
+
 /// A vocabulary and its algorithm.
 pub(super) struct OwnModel {
     vocabulary: Vocabulary,
     algorithm: Algorithm,
     added: AddedTokens,
+    normalized: AddedTokens,
     habits: Habits,
+    manner: Manner,
 }
 
 impl OwnModel {
@@ -82,8 +103,22 @@ impl OwnModel {
             let rstrip = habits.rstrip.contains(&id);
             added.push(Added { id, content: content.to_owned(), special, lstrip: false, rstrip, single_word: false });
         }
-        let added = AddedTokens::new(added)?;
-        Ok(OwnModel { vocabulary, algorithm, added, habits })
+        let (added, normalized) = (AddedTokens::new(added)?, AddedTokens::default());
+        Ok(OwnModel { vocabulary, algorithm, added, normalized, habits, manner: Manner::LlamaCpp })
+    }
+
+    /// What transformers makes of a byte-level vocabulary, whose first `learned` tokens are what merges and whole words can
+    /// become.
+    pub(super) fn of_transformers(
+        vocabulary: Vocabulary,
+        algorithm: Algorithm,
+        learned: u32,
+        cut: Cut,
+        (begin, end): (Option<u32>, Option<u32>),
+    ) -> Result<OwnModel, String> {
+        let (added, normalized) = (AddedTokens::new(cut.raw)?, AddedTokens::new(cut.normalized)?);
+        let habits = Habits { space_prefix: SpacePrefix::Never, begin, end, rstrip: Vec::new() };
+        Ok(OwnModel { vocabulary, algorithm, added, normalized, habits, manner: Manner::Transformers(learned) })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -101,13 +136,16 @@ impl OwnModel {
 
     /// The tokens that are cut out of a text beforehand, and whether they mark structure.
     pub(super) fn added(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.added.names()
+        self.added.names().chain(self.normalized.names())
     }
 
     /// The tokens that mark structure.
     pub(super) fn special(&self) -> impl Iterator<Item = u32> + '_ {
-        let kind = |id: &u32| matches!(self.vocabulary.kind(*id), Kind::Control | Kind::Unknown);
-        (0..self.len() as u32).filter(kind)
+        (0..self.len() as u32).filter(|id| self.is_structure(*id))
+    }
+
+    fn is_structure(&self, id: u32) -> bool {
+        matches!(self.vocabulary.kind(id), Kind::Control | Kind::Unknown)
     }
 
     /// True where names are spelled in GPT-2's table of bytes.
@@ -141,6 +179,7 @@ impl OwnModel {
         }
         let name = self.vocabulary.name(id);
         match self.vocabulary.kind(id) {
+            _ if self.manner != Manner::LlamaCpp => append_spelled(name, bytes),
             Kind::Control | Kind::Unknown | Kind::UserDefined => bytes.extend_from_slice(name),
             Kind::Byte => match named_byte(name) {
                 Some(byte) => bytes.push(byte),
@@ -179,7 +218,7 @@ impl OwnModel {
                 None => {
                     let piece = &text[range.clone()];
                     let space = self.habits.space_prefix.goes_before(piece, range.start, after_token);
-                    self.encode_piece(piece, space, &mut ids).map_err(|part| {
+                    self.encode_between(piece, range.start, space, specials, &mut ids).map_err(|part| {
                         format!("the vocabulary has no token for {} and none for its bytes", quote(&part))
                     })?;
                 }
@@ -190,8 +229,40 @@ impl OwnModel {
         Ok(ids)
     }
 
-    /// Appends the tokens of text between tokens that were cut out.
-    fn encode_piece(&self, text: &str, space: bool, ids: &mut Vec<u32>) -> Result<(), String> {
+    /// Appends the tokens of text that begins at `start` of all, once those are cut out too that are looked for in composed
+    /// characters.
+    fn encode_between(
+        &self,
+        text: &str,
+        start: usize,
+        space: bool,
+        specials: Specials<'_>,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), String> {
+        let as_text = specials != Specials::Parsed;
+        if self.normalized.is_empty() {
+            return self.encode_piece(text, space, as_text, ids);
+        }
+        let composed = composed(self.normalizes(), text);
+        let origin = |range: Range<usize>| match &composed {
+            Some(composed) => match composed.convert_offsets(In::Normalized(range)) {
+                Some(within) => start + within.start..start + within.end,
+                None => start..start, // a range of nothing
+            },
+            None => start + range.start..start + range.end,
+        };
+        let text = composed.as_ref().map_or(text, NormalizedString::get);
+        for (range, token) in self.normalized.split(text, specials, origin) {
+            match token {
+                Some(token) => ids.push(token),
+                None => self.encode_piece(&text[range], space, as_text, ids)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the tokens of text between tokens that were cut out. No structure comes of it where it is read `as_text`.
+    fn encode_piece(&self, text: &str, space: bool, as_text: bool, ids: &mut Vec<u32>) -> Result<(), String> {
         let spaced = |text: &str| {
             let before = if space { "▁" } else { "" };
             before.to_owned() + &text.replace(' ', "▁")
@@ -208,46 +279,70 @@ impl OwnModel {
             Algorithm::Bpe { merges, words, bytes } => {
                 let mut cut = |text: &str| {
                     words.cut(text, &mut |word| {
-                        let whole = self.whole_word(words, word);
-                        match whole {
+                        match self.whole_line_breaks(words, word) {
                             Some(id) => ids.push(id),
                             None if words.habits.raw => self.characters(merges, bytes, word, ids)?,
-                            None => self.bytes(merges, bytes, word, ids),
+                            None => self.word(merges, words, bytes, word.as_bytes(), as_text, ids),
                         }
                         Ok(())
                     })
                 };
-                // No character below U+0300 is ever composed with the one before.
                 if words.habits.raw {
                     cut(&spaced(text))
-                } else if words.habits.nfc && text.chars().any(|c| c >= '\u{300}') {
-                    cut(NormalizedString::from(text).nfc().get())
                 } else {
-                    cut(text)
+                    let composed = composed(words.habits.nfc, text);
+                    let text = composed.as_ref().map_or(text, NormalizedString::get);
+                    let space = words.habits.prefix_space && !text.starts_with(' ');
+                    if space { cut(&format!(" {text}")) } else { cut(text) }
                 }
             }
         }
     }
 
-    /// A word that is a token before any merge.
-    fn whole_word(&self, words: &Words, word: &str) -> Option<u32> {
-        let text = |id: &u32| matches!(self.vocabulary.kind(*id), Kind::Normal | Kind::UserDefined);
-        if words.habits.raw {
-            // Runs of line breaks, as Gemma 4 has them.
-            let breaks = word.bytes().all(|byte| byte == b'\n');
-            return self.vocabulary.id(word.as_bytes()).filter(text).filter(|_| breaks);
+    /// A run of line breaks that is a token before any merge, as Gemma 4 has them.
+    fn whole_line_breaks(&self, words: &Words, word: &str) -> Option<u32> {
+        let breaks = words.habits.raw && word.bytes().all(|byte| byte == b'\n');
+        if breaks { self.vocabulary.id(word.as_bytes()).filter(|id| self.is_text(*id)) } else { None }
+    }
+
+    /// A token that may be a word.
+    fn is_text(&self, id: u32) -> bool {
+        match self.manner {
+            Manner::LlamaCpp => matches!(self.vocabulary.kind(id), Kind::Normal | Kind::UserDefined),
+            Manner::Transformers(learned) => id < learned,
         }
-        if !words.habits.ignore_merges {
-            return None;
+    }
+
+    /// A word of bytes: the token of this name, or merges.
+    fn word(
+        &self,
+        merges: &Merges,
+        words: &Words,
+        of: &[Option<u32>; 256],
+        word: &[u8],
+        as_text: bool,
+        ids: &mut Vec<u32>,
+    ) {
+        if words.habits.ignore_merges {
+            let spelled: String = word.iter().map(|byte| character_of(*byte)).collect();
+            match self.vocabulary.id(spelled.as_bytes()).filter(|id| self.is_text(*id)) {
+                // The name of a special token is cut after its first character, as in `crate_model`.
+                Some(id) if as_text && self.is_structure(id) && word.len() > 1 => {
+                    let (first, rest) = word.split_at(1);
+                    self.word(merges, words, of, first, as_text, ids);
+                    return self.word(merges, words, of, rest, as_text, ids);
+                }
+                Some(id) => return ids.push(id),
+                None => {}
+            }
         }
-        let spelled: String = word.bytes().map(character_of).collect();
-        self.vocabulary.id(spelled.as_bytes()).filter(text)
+        self.bytes(merges, of, word, ids);
     }
 
     /// A word as merges of its bytes. Some vocabularies have no token for some control characters, which are left out as if
     /// they were not written, as by Python's tokenizers.
-    fn bytes(&self, merges: &Merges, of: &[Option<u32>; 256], word: &str, ids: &mut Vec<u32>) {
-        let mut symbols = word.bytes().filter_map(|byte| of[byte as usize]).collect();
+    fn bytes(&self, merges: &Merges, of: &[Option<u32>; 256], word: &[u8], ids: &mut Vec<u32>) {
+        let mut symbols = word.iter().filter_map(|byte| of[*byte as usize]).collect();
         merges.apply(&mut symbols);
         ids.extend(symbols);
     }
@@ -279,6 +374,15 @@ impl OwnModel {
         ids.extend(symbols);
         Ok(())
     }
+}
+
+/// A text with its characters composed, if they should be and may have to: none below U+0300 ever is with the one before.
+fn composed(nfc: bool, text: &str) -> Option<NormalizedString> {
+    (nfc && text.chars().any(|c| c >= '\u{300}')).then(|| {
+        let mut text = NormalizedString::from(text);
+        text.nfc();
+        text
+    })
 }
 
 /// Appends the bytes that a name of GPT-2's table spells; a name with other characters is itself.

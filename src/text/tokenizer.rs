@@ -1,7 +1,7 @@
 //! Strings → tokens and tokens → bytes.
 //!
-//! tokenizer.json is for the `tokenizers` crate, and so is GPT-2's original pair of files; the lists of GGUF files are for
-//! models of ours. Here is what all have in common, and the exact bytes of one token, which streaming and stop strings are
+//! The lists of GGUF files are for models of ours, and so are tokenizer.json and GPT-2's original pair of files where their form
+//! is one that we do exactly; the others are for the `tokenizers` crate. Here is what all have in common, and the exact bytes of one token, which streaming and stop strings are
 //! built on.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use super::own_model::OwnModel;
 use super::pair;
 use super::sentencepiece;
 use super::stream::Decoding;
-use super::tokenizer_json::{self, HINT, Spelling};
+use super::tokenizer_json::{self, HINT, Reader, Spelling};
 use super::vocabulary::named_byte;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Metadata};
@@ -35,9 +35,9 @@ pub struct Tokenizer {
 }
 
 enum Model {
-    /// A tokenizer.json, or GPT-2's pair of files.
+    /// A tokenizer.json of a form that we do not have.
     Crate(Box<CrateModel>),
-    /// The plain lists of other files.
+    /// All others.
     Own(Box<OwnModel>),
 }
 
@@ -78,12 +78,20 @@ impl Tokenizer {
 
     /// Reads the tokenizer's files.
     pub(crate) fn open(files: &TokenizerFiles) -> Result<Tokenizer> {
-        let (model, spelling) = match files {
+        let reader = match files {
             TokenizerFiles::Json(json) => tokenizer_json::read(json)?,
-            TokenizerFiles::VocabAndMerges(vocab, merges) => (pair::read(vocab, merges)?, Spelling::ByteLevel),
+            TokenizerFiles::VocabAndMerges(vocab, merges) => pair::read(vocab, merges)?,
             TokenizerFiles::SentencePiece(file) => return Ok(Tokenizer::own(sentencepiece::read(file)?)),
             TokenizerFiles::Gguf(file) => return Ok(Tokenizer::own(gguf::read(&Header::open(file)?.0.metadata)?)),
         };
+        match reader {
+            Reader::Own(model) if model.len() <= MOST_IDS => Ok(Tokenizer::own(*model)),
+            Reader::Own(model) => Err(too_many_ids(files.path(), model.len() - 1)),
+            Reader::Crate(model, spelling) => Tokenizer::of_crate(model, spelling, files.path()),
+        }
+    }
+
+    pub(super) fn of_crate(model: Box<CrateModel>, spelling: Spelling, path: &Path) -> Result<Tokenizer> {
         let inner = model.inner();
         let added = inner.get_added_tokens_decoder();
         let vocabulary = inner.get_vocab(true);
@@ -97,13 +105,12 @@ impl Tokenizer {
         let special = added.iter().filter(is_special).map(|(id, _)| *id).collect();
         let id_limit = vocabulary.into_values().max().map_or(0, |id| id as usize + 1);
         if id_limit == 0 {
-            return Err(Error::file(files.path(), "expected a vocabulary, found no token", HINT));
+            return Err(Error::file(path, "expected a vocabulary, found no token", HINT));
         }
         if id_limit > MOST_IDS {
-            let problem = format!("expected ids of tokens below {MOST_IDS}, found {}", id_limit - 1);
-            return Err(Error::file(files.path(), problem, HINT));
+            return Err(too_many_ids(path, id_limit - 1));
         }
-        Ok(Tokenizer { model: Model::Crate(Box::new(model)), special, id_limit, spelling })
+        Ok(Tokenizer { model: Model::Crate(model), special, id_limit, spelling })
     }
 
     /// The tokenizer in a GGUF file of this name, which need not hold a model.
@@ -113,7 +120,7 @@ impl Tokenizer {
         file.then(|| Tokenizer::open(&TokenizerFiles::Gguf(Location::Disk(path.to_owned()))))
     }
 
-    fn own(model: OwnModel) -> Tokenizer {
+    pub(super) fn own(model: OwnModel) -> Tokenizer {
         let spelling = match model.is_byte_level() {
             true => Spelling::ByteLevel,
             false => Spelling::SentencePiece { indent: model.indent() },
@@ -315,6 +322,10 @@ impl Tokenizer {
             })
             .collect()
     }
+}
+
+fn too_many_ids(path: &Path, found: usize) -> Error {
+    Error::file(path, format!("expected ids of tokens below {MOST_IDS}, found {found}"), HINT)
 }
 
 /// Where a text begins once it has lost up to `indent` spaces; what of `indent` may still be lost stays in it.

@@ -31,6 +31,7 @@ pub(super) struct Config {
 }
 
 /// A token that was added after the vocabulary was made.
+#[derive(Deserialize)]
 pub(super) struct AddedLater {
     pub(super) id: u32,
     pub(super) content: String,

@@ -6,11 +6,14 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 
+use super::byte_level_model;
 use super::charsmap::Charsmap;
 use super::crate_model::CrateModel;
+use super::own_model::OwnModel;
 use crate::error::{Error, Result, quote};
 use crate::source::Location;
 
@@ -71,29 +74,58 @@ fn is_space(replace: &Value) -> bool {
 
 /// The fields that are looked at; vocabulary and merges are only skimmed.
 #[derive(Deserialize)]
-struct Outline {
+pub(super) struct Outline<'a> {
     #[serde(default)]
-    normalizer: Value,
+    pub(super) version: Value,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pub(super) truncation: Value,
     #[serde(default)]
-    post_processor: Value,
+    pub(super) padding: Value,
+    #[serde(borrow)]
+    pub(super) added_tokens: Option<&'a RawValue>,
     #[serde(default)]
-    decoder: Value,
-    model: Model,
+    pub(super) normalizer: Value,
+    #[serde(default)]
+    pub(super) pre_tokenizer: Value,
+    #[serde(default)]
+    pub(super) post_processor: Value,
+    #[serde(default)]
+    pub(super) decoder: Value,
+    #[serde(borrow)]
+    pub(super) model: Model<'a>,
 }
 
 #[derive(Deserialize)]
-struct Model {
+pub(super) struct Model<'a> {
     #[serde(rename = "type")]
     kind: Option<String>,
     unk_id: Option<u32>,
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    pub(super) end_of_word_suffix: Value,
+    #[serde(default)]
+    pub(super) unk_token: Value,
+    #[serde(default)]
+    pub(super) byte_fallback: Value,
+    #[serde(default)]
+    pub(super) fuse_unk: Value,
+    #[serde(default)]
+    pub(super) ignore_merges: Value,
+    #[serde(borrow)]
+    pub(super) vocab: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) merges: Option<&'a RawValue>,
+}
+
+/// What reads texts by a tokenizer.json.
+pub(super) enum Reader {
+    Own(Box<OwnModel>),
+    Crate(Box<CrateModel>, Spelling),
 }
 
 /// Reads a tokenizer.json.
-pub(super) fn read(json: &Location) -> Result<(CrateModel, Spelling)> {
+pub(super) fn read(json: &Location) -> Result<Reader> {
     let text = json.read_text()?;
     let damaged = |problem: String| Error::file(json.path(), format!("expected a tokenizer: {problem}"), HINT);
     let unsupported = |problem: String| {
@@ -110,6 +142,9 @@ pub(super) fn read(json: &Location) -> Result<(CrateModel, Spelling)> {
         check_part(value, part, members, known).map_err(unsupported)?;
     }
     check_model(&outline.model).map_err(unsupported)?;
+    if let Some(model) = byte_level_model::of_json(&outline) {
+        return Ok(Reader::Own(Box::new(model)));
+    }
 
     let tokenizer: Tokenizer = text.parse().map_err(|error: tokenizers::Error| damaged(error.to_string()))?;
     match tokenizer.get_model() {
@@ -119,7 +154,8 @@ pub(super) fn read(json: &Location) -> Result<(CrateModel, Spelling)> {
                 ModelWrapper::BPE(bpe) => bpe.get_unk_token().as_deref().and_then(|name| tokenizer.token_to_id(name)),
                 _ => outline.model.unk_id,
             };
-            Ok((CrateModel::new(tokenizer, unknown).map_err(|error| damaged(error.to_string()))?, spelling))
+            let model = CrateModel::new(tokenizer, unknown).map_err(|error| damaged(error.to_string()))?;
+            Ok(Reader::Crate(Box::new(model), spelling))
         }
         _ => Err(unsupported("expected a BPE or Unigram model in the tokenizer, found another kind".to_owned())),
     }
@@ -196,7 +232,7 @@ fn template_is_complete(value: &Value) -> bool {
     })
 }
 
-fn check_model(model: &Model) -> Result<(), String> {
+fn check_model(model: &Model<'_>) -> Result<(), String> {
     // GPT-2's own file, older than the field, has no type.
     if let Some(kind) = model.kind.as_deref().filter(|kind| !["BPE", "Unigram"].contains(kind)) {
         return Err(format!("the tokenizer's model {} is not supported, only BPE and Unigram are", quote(kind)));

@@ -33,7 +33,8 @@ macro_rules! ascii_word {
 }
 
 /// One pass over the pieces that are there: each match is a piece, and so is what lies between.
-enum Step {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
     /// Matches as they are.
     Plain(&'static str),
     /// The pattern, or else white space that gives back its last character.
@@ -42,16 +43,16 @@ enum Step {
 
 use Step::{Plain, Spaced};
 
-const GPT2: Step = Spaced(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
-const DIGIT: Step = Plain(r"\p{N}");
+/// What a pattern of a tokenizer.json says of white space that gives back its last character.
+const SPACES: &str = r"|\s+(?!\S)|\s+";
+
+pub(super) const GPT2: Step = Spaced(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
+pub(super) const DIGIT: Step = Plain(r"\p{N}");
 const THREE_DIGITS: Step = Plain(r"\p{N}{1,3}");
 const LLAMA3: Step =
     Spaced(concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"));
-const QWEN2: Step =
+pub(super) const QWEN2: Step =
     Spaced(concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"));
-/// The same with all that a look ahead is needed for, as tokenizer.json has it.
-pub(super) const QWEN2_IN_FULL: &str =
-    concat!(contractions!(), "|", before!(), r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+");
 const QWEN35: Step =
     Spaced(concat!(contractions!(), "|", before!(), r"[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"));
 const CASED: Step = Spaced(concat!(
@@ -97,9 +98,11 @@ pub(super) struct Habits {
     pub(super) add_bos: bool,
     /// Spaces are `▁` and all else is itself; otherwise names are spelled in GPT-2's table of bytes.
     pub(super) raw: bool,
+    /// A space goes before text that begins with none.
+    pub(super) prefix_space: bool,
 }
 
-const PLAIN: Habits = Habits { nfc: false, ignore_merges: false, add_bos: false, raw: false };
+const PLAIN: Habits = Habits { nfc: false, ignore_merges: false, add_bos: false, raw: false, prefix_space: false };
 const COMPOSED: Habits = Habits { nfc: true, ..PLAIN };
 const WHOLE: Habits = Habits { ignore_merges: true, ..PLAIN };
 const LLAMA: Habits = Habits { add_bos: true, ..WHOLE };
@@ -189,6 +192,31 @@ const ALL: [(&[&str], &[Step], Habits); 27] = [
     (&["gemma4"], &[Plain(r"[^\n]+|[\n]+")], Habits { add_bos: true, raw: true, ..PLAIN }),
 ];
 
+impl Step {
+    /// The pass of this pattern, as a tokenizer.json writes it.
+    pub(super) fn of(pattern: &str) -> Option<Step> {
+        let mut all = ALL.iter().flat_map(|(_, steps, _)| steps.iter().copied());
+        let spaced = pattern.strip_suffix(SPACES);
+        all.find(|step| match step {
+            Plain(known) => *known == pattern,
+            Spaced(known) => Some(*known) == spaced,
+        })
+    }
+
+    /// Whether nothing of any text lies between its matches.
+    pub(super) fn matches_every_character(self) -> bool {
+        matches!(self, GPT2 | LLAMA3 | QWEN2 | CASED | TEKKEN)
+    }
+
+    /// The pattern as a tokenizer.json writes it.
+    pub(super) fn pattern(self) -> String {
+        match self {
+            Plain(pattern) => pattern.to_owned(),
+            Spaced(pattern) => format!("{pattern}{SPACES}"),
+        }
+    }
+}
+
 /// Room for what the engine has seen: with less, text in many scripts makes it start over and over again.
 fn builder() -> Builder {
     let mut builder = Regex::builder();
@@ -207,6 +235,11 @@ impl Words {
     /// The way of this name.
     pub(super) fn named(name: &str) -> Option<Words> {
         let (_, steps, habits) = ALL.iter().find(|(names, _, _)| names.contains(&name))?;
+        Some(Words::new(steps, *habits))
+    }
+
+    /// Passes, one after the other.
+    pub(super) fn new(steps: &[Step], habits: Habits) -> Words {
         let passes = steps.iter().map(|step| {
             let built = match step {
                 Plain(pattern) => builder().build(pattern),
@@ -214,7 +247,12 @@ impl Words {
             };
             built.expect("the pattern is ours")
         });
-        Some(Words { passes: passes.collect(), habits: *habits })
+        Words { passes: passes.collect(), habits }
+    }
+
+    /// The passes of a name.
+    pub(super) fn steps(name: &str) -> Option<&'static [Step]> {
+        ALL.iter().find(|(names, _, _)| names.contains(&name)).map(|(_, steps, _)| *steps)
     }
 
     /// The names that are known, for messages.
