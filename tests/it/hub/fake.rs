@@ -1,7 +1,8 @@
 //! A Hub on loopback that tests fill and break: repositories, what was asked of it, how many bytes it gave away.
 //!
 //! Three origins with one set of routes: the Hub, the CDN that its large files redirect to, and a stranger that nobody
-//! should tell a token. Routes are in `routes.rs`, sockets in `wire.rs`, faults in `rules.rs`.
+//! should tell a token. Routes are in `routes.rs`, sockets in `wire.rs`, how fast bodies go
+//! out in `flow.rs`, faults in `rules.rs`.
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use sha1::{Digest, Sha1};
 
 use super::content::{Content, hex};
+use super::flow::Flow;
 use super::rules::{Fault, On, Rule};
 use super::wire;
 
@@ -154,15 +156,8 @@ pub struct State {
     next_connection: AtomicU64,
     addresses: [SocketAddr; 3],
     pub stopped: AtomicBool,
-    /// Bytes per second of all bodies together; 0 is no limit.
-    rate: AtomicU64,
-    /// Bytes of weights that may still go out; `u64::MAX` is no limit.
-    left: AtomicU64,
-    next_slot: Mutex<Instant>,
+    pub flow: Flow,
 }
-
-/// Bytes of the longest body that is no file of weights: a look at one's header.
-const A_LOOK: u64 = 64 << 10;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -186,32 +181,6 @@ impl State {
     pub fn fault(&self, origin: Origin, method: &str, path: &str, bytes: Option<&Range<u64>>) -> Option<Fault> {
         let mut rules = lock(&self.rules);
         rules.iter_mut().find_map(|rule| rule.takes(origin, method, path, bytes).then(|| rule.fault.clone()))
-    }
-
-    pub fn is_limited(&self) -> bool {
-        self.rate.load(Ordering::Relaxed) > 0 || self.left.load(Ordering::Relaxed) < u64::MAX
-    }
-
-    /// Waits until so many more bytes of a body of this length may go out.
-    pub fn wait_for_room(&self, bytes: usize, body: u64) {
-        let take = |left: u64| match left {
-            0 => None,
-            u64::MAX => Some(left),
-            _ => Some(left.saturating_sub(bytes as u64)),
-        };
-        let goes = || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
-        while body > A_LOOK && !goes() && !self.stopped.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
-            return;
-        }
-        let mut next = lock(&self.next_slot);
-        let slot = (*next).max(Instant::now());
-        *next = slot + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        drop(next);
-        std::thread::sleep(slot.saturating_duration_since(Instant::now()));
     }
 
     /// Keeps a handle to a connection for as long as `serve` runs.
@@ -242,9 +211,7 @@ impl FakeHub {
             next_connection: AtomicU64::new(0),
             addresses,
             stopped: AtomicBool::new(false),
-            rate: AtomicU64::new(0),
-            left: AtomicU64::new(u64::MAX),
-            next_slot: Mutex::new(Instant::now()),
+            flow: Flow::default(),
         });
         let listeners = sockets.into_iter().zip(ORIGINS).map(|(socket, origin)| {
             let state = state.clone();
@@ -349,20 +316,20 @@ impl FakeHub {
 
     /// Limits all bodies together to so many bytes per second; 0 is no limit.
     pub fn bandwidth(&self, bytes_per_second: u64) {
-        self.state.rate.store(bytes_per_second, Ordering::Relaxed);
+        self.state.flow.bandwidth(bytes_per_second);
     }
 
     /// Lets so many more bytes of weights out, and none until [`FakeHub::go_on`]; small files and looks at headers go on.
     pub fn stall_after(&self, bytes: u64) {
-        self.state.left.store(bytes, Ordering::Relaxed);
+        self.state.flow.stall_after(bytes);
     }
 
     pub fn is_stalled(&self) -> bool {
-        self.state.left.load(Ordering::Relaxed) == 0
+        self.state.flow.is_stalled()
     }
 
     pub fn go_on(&self) {
-        self.state.left.store(u64::MAX, Ordering::Relaxed);
+        self.state.flow.go_on();
     }
 
     /// What was asked so far.

@@ -7,6 +7,7 @@ mod disk;
 mod errors;
 pub mod fake;
 mod faults;
+mod flow;
 mod full;
 mod gguf;
 mod hostile;

@@ -257,9 +257,9 @@ fn send(
         // Twenty pieces a second at least, so that a slow body is an even one.
         let chunk = delivery.rate.map_or(CHUNK, |rate| (rate as usize / 20).clamp(1, CHUNK));
         let mut most = chunk.min(piece.len()).min((until - sent) as usize);
-        if state.is_limited() {
+        if state.flow.is_limited() {
             most = most.min(16 << 10);
-            state.wait_for_room(most, len);
+            state.flow.wait_for_room(most, len, &state.stopped);
         }
         if let Payload::File { start, end, .. } = &answer.payload
             && sent < end - start
